@@ -1,0 +1,251 @@
+"""Encoders by name, and tables of encoded networks with a cache on disk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol, TypeVar
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ConfigError, DataError
+from .graph import ArchGraph
+
+Floats = NDArray[np.float64]
+
+
+class Encoder(Protocol):
+    """Turns graphs into rows of numbers; a pure function of graph, name and version.
+
+    Attributes:
+        name: Name in the registry.
+        version: Raised whenever a graph's row changes.
+        columns: Name of each of the d columns.
+        monotone: +1 for columns of which more is never worse (sizes), else 0; (d,).
+        pool_ranked: Columns whose rank within a pool of candidates is worth a feature of its own; may be empty.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def version(self) -> int: ...  # noqa: D102
+    @property
+    def columns(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def monotone(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def pool_ranked(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
+        """One row per graph: (n, d) float64, all finite."""
+        ...
+
+
+Factory = TypeVar("Factory", bound=Callable[[], Encoder])
+ENCODERS: dict[str, Callable[[], Encoder]] = {}
+"""Name → what makes the encoder (a class or a function without arguments)."""
+
+
+def register_encoder(name: str) -> Callable[[Factory], Factory]:
+    """Decorator that enters an encoder's class or factory under `name`.
+
+    Raises:
+        ConfigError: The name is taken.
+    """
+
+    def enter(factory: Factory) -> Factory:
+        if name in ENCODERS:
+            raise ConfigError(f"an encoder called {name!r} is registered already: choose another name")
+        ENCODERS[name] = factory
+        return factory
+
+    return enter
+
+
+def get_encoder(name: str) -> Encoder:
+    """The encoder called `name`.
+
+    Raises:
+        ConfigError: There is none; the message lists those there are.
+    """
+    if name not in ENCODERS:
+        near = get_close_matches(name, ENCODERS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown encoder {name!r}, expected one of {', '.join(sorted(ENCODERS))}{hint}")
+    return ENCODERS[name]()
+
+
+@register_encoder("statistics")
+class StatisticsEncoder:
+    """What a graph says by itself; see `statistics`."""
+
+    name = "statistics"
+
+    @property
+    def version(self) -> int:
+        """Version of the statistics."""
+        from .statistics import STATISTICS_VERSION
+
+        return STATISTICS_VERSION
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the statistics."""
+        from .statistics import FEATURE_NAMES
+
+        return FEATURE_NAMES
+
+    @property
+    def monotone(self) -> tuple[int, ...]:
+        """+1 for sizes, of which more is never worse."""
+        from .statistics import FEATURES
+
+        return tuple(feature.monotone for feature in FEATURES)
+
+    @property
+    def pool_ranked(self) -> tuple[str, ...]:
+        """Multiply-accumulates and the analytic NWOT score."""
+        from .statistics import POOL_RANKED
+
+        return POOL_RANKED
+
+    def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
+        """One row of statistics per graph, (n, d) float64."""
+        from .statistics import statistics
+
+        if not graphs:
+            return np.empty((0, len(self.columns)))
+        return np.stack([statistics(graph) for graph in graphs])
+
+
+def encode_table(
+    graphs: Sequence[ArchGraph],
+    encoder: Encoder,
+    *,
+    hashes: Sequence[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    workers: int = 1,
+) -> Floats:
+    """Encode many graphs, each different one once.
+
+    Args:
+        graphs: n graphs; equal ones (by hash) get equal rows.
+        encoder: The encoder.
+        hashes: The graphs' hashes where they are known, so that graphs found in the cache need not be read.
+        cache: Folder that keeps the rows between runs, one file per encoder, version and set of columns, or None. It is
+            replaced in one step every few thousand rows, so an interruption loses little and damages nothing.
+        progress: Show a progress bar.
+        workers: Processes; more than one needs an encoder of the registry.
+
+    Returns:
+        (n, d) float64.
+
+    Raises:
+        DataError: A graph has been given a row that is not finite or not of d numbers.
+    """
+    hashes = [graph.hash for graph in graphs] if hashes is None else hashes
+    store = None if cache is None else _cache_file(Path(cache), encoder)
+    rows = {} if store is None else _read_rows(store)
+    missing = {key: i for i, key in enumerate(hashes) if key not in rows}
+    unsaved = 0
+    for keys, block in _encode(graphs, list(missing.items()), encoder, progress, workers):
+        _check(block, keys, encoder)
+        rows.update(zip(keys, block, strict=True))
+        unsaved += len(keys)
+        if store is not None and unsaved >= _SAVE_EVERY:
+            _write_rows(store, rows)
+            unsaved = 0
+    if store is not None and unsaved:
+        _write_rows(store, rows)
+    table = np.empty((len(hashes), len(encoder.columns)))
+    for i, key in enumerate(hashes):
+        table[i] = rows[key]
+    return table
+
+
+_BLOCK = 64
+_SAVE_EVERY = 4096
+_Items = list[tuple[str, int]]
+_Block = tuple[tuple[str, ...], Floats]
+
+
+def _encode(
+    graphs: Sequence[ArchGraph], items: _Items, encoder: Encoder, progress: bool, workers: int
+) -> Iterator[_Block]:
+    blocks = [items[i : i + _BLOCK] for i in range(0, len(items), _BLOCK)]
+    if workers > 1 and len(blocks) > 1:
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        with ProcessPoolExecutor(min(workers, len(blocks)), mp_context=get_context("spawn")) as pool:
+            starts = range(0, len(blocks), 4 * workers)
+            for start in starts:  # a few blocks at a time: graphs are larger than rows
+                some = blocks[start : start + 4 * workers]
+                work = pool.map(_encode_by_name, [encoder.name] * len(some), [[graphs[i] for _, i in b] for b in some])
+                for block, table in zip(some, work, strict=True):
+                    yield tuple(key for key, _ in block), table
+        return
+    for block in _tracked(blocks, encoder.name, progress):
+        yield tuple(key for key, _ in block), encoder.encode([graphs[i] for _, i in block])
+
+
+def _encode_by_name(name: str, graphs: list[ArchGraph]) -> Floats:
+    return get_encoder(name).encode(graphs)
+
+
+def _tracked(blocks: list[_Items], name: str, progress: bool) -> Iterator[_Items]:
+    if not progress:
+        yield from blocks
+        return
+    from rich.progress import track
+
+    yield from track(blocks, description=f"{name} ({sum(map(len, blocks))} networks)")
+
+
+def _check(block: Floats, keys: tuple[str, ...], encoder: Encoder) -> None:
+    expected = (len(keys), len(encoder.columns))
+    if block.shape != expected:
+        raise DataError(f"encoder {encoder.name!r} gave a table of shape {block.shape}, expected {expected}")
+    if not np.isfinite(block).all():
+        row, column = (int(i) for i in np.argwhere(~np.isfinite(block))[0])
+        raise DataError(
+            f"encoder {encoder.name!r} gave {block[row, column]} in column {encoder.columns[column]!r} "
+            f"for the graph {keys[row][:12]}, expected a finite number: please report this network"
+        )
+
+
+def _cache_file(folder: Path, encoder: Encoder) -> Path:
+    columns = sha256("\n".join(encoder.columns).encode()).hexdigest()[:12]
+    return folder / "encodings" / f"{encoder.name}-v{encoder.version}-{columns}.npz"
+
+
+def _read_rows(file: Path) -> dict[str, Floats]:
+    if not file.exists():
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            keys, table = stored["keys"], stored["table"]
+    except (OSError, ValueError, KeyError, BadZipFile, EOFError):
+        return {}  # a damaged cache is only a slow one: it is written anew
+    return {key.decode(): row for key, row in zip(keys, table, strict=True)}
+
+
+def _write_rows(file: Path, rows: dict[str, Floats]) -> None:
+    everything = {**_read_rows(file), **rows}  # another process may have added rows meanwhile
+    keys = sorted(everything)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(stream, keys=np.array(keys, dtype="S64"), table=np.stack([everything[key] for key in keys]))
+        Path(temporary).replace(file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

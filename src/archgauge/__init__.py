@@ -1,0 +1,98 @@
+"""archgauge: how good would this network be once trained? Answered from its architecture alone.
+
+Names load when they are first used, so `import archgauge` is quick and brings in neither torch nor transformers.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .datasets.benchmark import Benchmark, leave_space_out
+    from .datasets.registry import BenchmarkRecord, list_benchmarks, load_benchmark
+    from .encoders.errors import (
+        ArchGaugeError,
+        CheckpointError,
+        ConfigError,
+        DataError,
+        DownloadError,
+        GraphError,
+        LimitError,
+        NotFittedError,
+        ReadError,
+        UnreadableFileError,
+    )
+    from .encoders.graph import ArchGraph, Node
+    from .encoders.onnx_reader import Limits
+    from .encoders.reading import read
+    from .encoders.statistics import statistics
+    from .predictor.evaluation import Evaluation
+    from .predictor.model import Predictor
+    from .predictor.score import Ranked, Score
+
+__version__ = version("archgauge")
+
+_HOMES = {
+    "datasets.benchmark": ("Benchmark", "leave_space_out"),
+    "datasets.registry": ("BenchmarkRecord", "list_benchmarks", "load_benchmark"),
+    "encoders.errors": (
+        "ArchGaugeError",
+        "CheckpointError",
+        "ConfigError",
+        "DataError",
+        "DownloadError",
+        "GraphError",
+        "LimitError",
+        "NotFittedError",
+        "ReadError",
+        "UnreadableFileError",
+    ),
+    "encoders.graph": ("ArchGraph", "Node"),
+    "encoders.onnx_reader": ("Limits",),
+    "encoders.reading": ("read",),
+    "encoders.statistics": ("statistics",),
+    "predictor.evaluation": ("Evaluation",),
+    "predictor.model": ("Predictor",),
+    "predictor.score": ("Ranked", "Score"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ArchGaugeError",
+    "ArchGraph",
+    "Benchmark",
+    "BenchmarkRecord",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DownloadError",
+    "Evaluation",
+    "GraphError",
+    "LimitError",
+    "Limits",
+    "Node",
+    "NotFittedError",
+    "Predictor",
+    "Ranked",
+    "ReadError",
+    "Score",
+    "UnreadableFileError",
+    "__version__",
+    "leave_space_out",
+    "list_benchmarks",
+    "load_benchmark",
+    "read",
+    "statistics",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'archgauge' has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
