@@ -1,0 +1,292 @@
+"""The benchmarks archgauge knows: their records (`registry.toml`), and loading them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..encoders.errors import ConfigError, DataError
+from .benchmark import Benchmark
+from .cache import builder, cached_graphs, default_cache_dir
+from .download import fetch, verify
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A file as its publisher put it on the net.
+
+    Attributes:
+        name: Its name below `<benchmark>/raw/`.
+        url: Where it was published, at one commit.
+        size: Bytes.
+        sha256: SHA-256, 64 hexadecimal digits.
+        tasks: Tasks that need it; empty: all.
+    """
+
+    name: str
+    url: str
+    size: int
+    sha256: str
+    tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """One task of a benchmark.
+
+    Attributes:
+        name: Data set the labels were measured on.
+        label: The label budget in words: split, epochs, seeds, own or shared weights.
+        noise: Standard deviation between trainings of one network, percentage points; None where nobody measured it.
+    """
+
+    name: str
+    label: str
+    noise: float | None = None
+
+
+@dataclass(frozen=True)
+class BenchmarkRecord:
+    """What is known of a benchmark before it is loaded.
+
+    Attributes:
+        name: Name for `load_benchmark`: the folder, or folder/space.
+        title: What it is.
+        citation: Whom to cite.
+        licence: Terms of the published files, as their publisher states them.
+        relatives: Spaces of the same value are left out together.
+        module: Module of `archgauge.datasets` that reads the labels and builds the networks.
+        tasks: Tasks with labels; the first is the default.
+        files: Published files; none if the benchmark comes with archgauge.
+    """
+
+    name: str
+    title: str
+    citation: str
+    licence: str
+    relatives: str
+    module: str
+    tasks: tuple[TaskRecord, ...]
+    files: tuple[RawFile, ...]
+
+    @property
+    def folder(self) -> str:
+        """Folder of the benchmark's files below the data folder."""
+        return self.name.partition("/")[0]
+
+    @property
+    def space(self) -> str:
+        """The space inside the folder; empty if the folder holds only one."""
+        return self.name.partition("/")[2]
+
+    def task(self, name: str | None = None) -> TaskRecord:
+        """The task of that name; None gives the first.
+
+        Raises:
+            ConfigError: There is no such task.
+        """
+        for task in self.tasks:
+            if name in (None, task.name):
+                return task
+        names = [task.name for task in self.tasks]
+        raise ConfigError(f"{self.name!r} has no task {name!r}{_near(str(name), names)}; it has {', '.join(names)}")
+
+    def files_for(self, task: str) -> tuple[RawFile, ...]:
+        """The files that the task needs."""
+        return tuple(file for file in self.files if not file.tasks or task in file.tasks)
+
+    def path(self, file: RawFile, root: str | os.PathLike[str] | None = None) -> Path:
+        """Where a file lies: `<root>/<folder>/raw/<name>`."""
+        return data_root(root) / self.folder / "raw" / file.name
+
+    def present(self, root: str | os.PathLike[str] | None = None, task: str | None = None) -> bool:
+        """Whether the files (of all tasks, or of one) are there; it does not look into them."""
+        files = self.files if task is None else self.files_for(self.task(task).name)
+        return all(self.path(file, root).is_file() for file in files)
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder that holds benchmarks: `root`, else `ARCHGAUGE_DATA`, else `benchmarks` in the user's cache folder."""
+    if root is not None:
+        return Path(root).expanduser()
+    named = os.environ.get("ARCHGAUGE_DATA")
+    return Path(named).expanduser() if named else default_cache_dir() / "benchmarks"
+
+
+def list_benchmarks() -> tuple[BenchmarkRecord, ...]:
+    """The records of all benchmarks that `load_benchmark` can load, by name."""
+    return tuple(_records().values())
+
+
+def benchmark_record(name: str) -> BenchmarkRecord:
+    """The record of one benchmark.
+
+    Raises:
+        ConfigError: There is no benchmark of that name.
+    """
+    records = _records()
+    if name in records:
+        return records[name]
+    near = _near(name, list(records))
+    spaces = [other for other in records if other.startswith(f"{name}/")]
+    if spaces:
+        near = f": its folder holds several spaces, name one of {', '.join(spaces)}"
+    raise ConfigError(f"there is no benchmark {name!r}{near}; there are {', '.join(records)}")
+
+
+def load_benchmark(
+    name: str,
+    task: str | None = None,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    limit: int | None = None,
+    seed: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+    workers: int | None = None,
+) -> Benchmark:
+    """Loads a public benchmark: real networks with real accuracies.
+
+    The published files are checked by size and SHA-256 every time. The graphs are built once (minutes for tens of
+    thousands of networks) and then come from the cache.
+
+    Args:
+        name: Name of the benchmark, as in `list_benchmarks`.
+        task: Data set the labels were measured on; default: the benchmark's first.
+        root: Folder that holds benchmarks; default `ARCHGAUGE_DATA`, else a folder in the user's cache.
+        download: Fetch files that are missing or damaged from where they were published.
+        limit: Only so many networks, drawn at random before anything is built; more than there are gives all.
+        seed: Seed of that draw.
+        cache: Cache folder; default `ARCHGAUGE_CACHE`, else the user's cache folder.
+        progress: Show bars on stderr; None: if stderr is a terminal.
+        workers: Processes that build graphs; default 2.
+
+    Raises:
+        ConfigError: No such benchmark or task, or `limit` is below 1.
+        DataError: A file is missing or is not what was published.
+        DownloadError: A file could not be fetched.
+    """
+    record = benchmark_record(name)
+    about = record.task(task)
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit}, expected 1 or more networks")
+    if not record.files:
+        bench: Benchmark = builder(record.module).load(subset=record.space or None)
+        chosen = _chosen(len(bench), limit, seed)
+        return bench if chosen is None else bench.select(chosen)
+    paths = raw_paths(record, about.name, root=root, download=download, progress=progress)
+    specs, accuracy = builder(record.module, record.space).read_labels(paths, about.name)
+    chosen = _chosen(len(specs), limit, seed)
+    graphs = cached_graphs(
+        record.name,
+        about.name,
+        specs,
+        module=record.module,
+        space=record.space,
+        chosen=chosen,
+        cache=cache,
+        progress=progress,
+        workers=workers,
+    )
+    return Benchmark(
+        name=record.name,
+        task=about.name,
+        graphs=graphs,
+        accuracy=accuracy if chosen is None else accuracy[chosen],
+        names=tuple(specs) if chosen is None else tuple(specs[at] for at in chosen),
+        relatives=record.relatives,
+        label=about.label,
+        licence=record.licence,
+    )
+
+
+def raw_paths(
+    record: BenchmarkRecord,
+    task: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    progress: bool | None = None,
+) -> dict[str, Path]:
+    """The published files that a task needs, checked, and fetched first if `download` says so: name to path.
+
+    Raises:
+        DataError: A file is missing or is not what was published.
+        DownloadError: A file could not be fetched.
+    """
+    paths = {}
+    for file in record.files_for(task):
+        path = record.path(file, root)
+        if download:
+            fetch(file.url, path, sha256=file.sha256, size=file.size, progress=progress)
+        elif not path.is_file():
+            raise DataError(
+                f"{path}: the benchmark {record.name!r} needs this file. Benchmarks are looked for in "
+                f"{data_root(root)}: set ARCHGAUGE_DATA (or root=...) to the folder that holds them, or fetch the file "
+                f"with download=True from {file.url}"
+            )
+        else:
+            verify(path, sha256=file.sha256, size=file.size)
+        paths[file.name] = path
+    return paths
+
+
+def _chosen(count: int, limit: int | None, seed: int) -> list[int] | None:
+    if limit is None or limit >= count:
+        return None
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    chosen: list[int] = np.sort(rng.permutation(count)[:limit]).tolist()
+    return chosen
+
+
+@cache
+def _records() -> dict[str, BenchmarkRecord]:
+    with Path(__file__).with_name("registry.toml").open("rb") as file:
+        entries = tomllib.load(file)["benchmark"]
+    records: dict[str, BenchmarkRecord] = {}
+    for entry in entries:
+        record = _record(entry)
+        if record.name in records:
+            raise ConfigError(f"registry.toml: the benchmark {record.name!r} stands there twice")
+        records[record.name] = record
+    return records
+
+
+def _record(entry: dict[str, Any]) -> BenchmarkRecord:
+    shared = entry.get("label", ""), entry.get("noise")
+    tasks = tuple(
+        TaskRecord(task["name"], task.get("label", shared[0]), task.get("noise", shared[1])) for task in entry["tasks"]
+    )
+    files = tuple(
+        RawFile(
+            name=file.get("name", Path(file["path"]).name),
+            url=f"https://raw.githubusercontent.com/{entry['repository']}/{entry['commit']}/{file['path']}",
+            size=file["bytes"],
+            sha256=file["sha256"],
+            tasks=tuple(file.get("tasks", ())),
+        )
+        for file in entry.get("files", ())
+    )
+    return BenchmarkRecord(
+        name=entry["name"],
+        title=entry["title"],
+        citation=entry["citation"],
+        licence=entry["licence"],
+        relatives=entry["relatives"],
+        module=entry["module"],
+        tasks=tasks,
+        files=files,
+    )
+
+
+def _near(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f" (perhaps {' or '.join(map(repr, near))}?)" if near else ""
