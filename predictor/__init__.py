@@ -1,0 +1,1 @@
+"""From numbers to scores: heads, ensemble, calibration, checkpoints, training and the command line."""

@@ -1,0 +1,119 @@
+"""How far a network is from those a predictor was trained on, in scaled features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .seeding import generator
+from .transforms import Scaler
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int32]
+
+NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A sample of the training networks, against which distances are measured.
+
+    The distance of a row is the mean Euclidean distance to its five nearest training rows, divided by the 95th
+    percentile of the same for the training rows themselves, each left out in turn. 1 is the edge of the training set.
+
+    Attributes:
+        scaler: Scaling of the features.
+        points: (m, d) float32, scaled training rows.
+        owner: (m,) int32, number of the benchmark of each.
+        edge: The divisor.
+    """
+
+    scaler: Scaler
+    points: NDArray[np.float32]
+    owner: Integers
+    edge: float
+
+    @classmethod
+    def fit(cls, table: Floats, owner: Integers, *, seed: int, limit: int = 3000) -> Reference:
+        """Take at most `limit` of the training rows (n, d), about equally many of each benchmark."""
+        scaler = Scaler.fit(table, limit=8.0)
+        rows = sample_rows(owner, limit, seed)
+        points = scaler(table[rows]).astype(np.float32)
+        own = _nearest(points, points, skip_self=True)
+        edge = float(np.quantile(own, 0.95)) if len(own) > 1 else 1.0
+        return cls(scaler, points, owner[rows].astype(np.int32), max(edge, 1e-6))
+
+    def distance(self, table: Floats) -> Floats:
+        """Distance (n,) of feature rows (n, d); 0 on top of training networks, 1 at the edge of the training set."""
+        return _nearest(self.scaler(table).astype(np.float32), self.points) / self.edge
+
+    def membership(self, table: Floats, owners: Sequence[int]) -> Floats:
+        """How much each row belongs to each of the benchmarks `owners`: (n, len(owners)), rows sum to 1.
+
+        The membership of fuzzy c-means (Bezdek 1981, ch. 3), d^(-2 / (m - 1)) with m = 1.25 and d the mean distance to
+        the benchmark's five nearest rows.
+        """
+        if len(owners) == 1:
+            return np.ones((len(table), 1))
+        scaled = self.scaler(table).astype(np.float32)
+        distances = np.stack([_nearest(scaled, self.points[self.owner == owner]) for owner in owners], axis=1)
+        distances += 1e-3 * self.edge
+        share = (distances.min(1, keepdims=True) / distances) ** 8
+        return np.asarray(share / share.sum(1, keepdims=True), np.float64)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What `restore` needs, as arrays."""
+        scaler = {f"scaler_{key}": array for key, array in self.scaler.arrays().items()}
+        return {**scaler, "points": self.points, "owner": self.owner, "edge": np.array([self.edge])}
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Reference:
+        """The reference that wrote `arrays`."""
+        scaler = Scaler.restore({key.removeprefix("scaler_"): array for key, array in arrays.items()})
+        points, owner = np.asarray(arrays["points"], np.float32), np.asarray(arrays["owner"], np.int32)
+        return cls(scaler, points, owner, float(arrays["edge"][0]))
+
+
+def sample_rows(owner: Integers, limit: int, seed: int) -> NDArray[np.int64]:
+    """Positions of at most `limit` rows, about equally many of each owner, in ascending order."""
+    if len(owner) <= limit:
+        return np.arange(len(owner))
+    random = generator(seed, "reference")
+    members = sorted((random.permutation(np.flatnonzero(owner == o)) for o in np.unique(owner)), key=len)
+    taken, room = [], limit
+    for i, rows in enumerate(members):
+        share = min(len(rows), room // (len(members) - i))
+        taken.append(rows[:share])
+        room -= share
+    return np.sort(np.concatenate(taken))
+
+
+def fold_distances(table: Floats, folds: Integers, owner: Integers, *, seed: int) -> Floats:
+    """Distance (n,) of each row to a reference made of the other folds only."""
+    result = np.ones(len(table))
+    for fold in np.unique(folds):
+        held = folds == fold
+        if not held.all():
+            result[held] = Reference.fit(table[~held], owner[~held], seed=seed, limit=1000).distance(table[held])
+    return result
+
+
+def _nearest(queries: NDArray[np.float32], points: NDArray[np.float32], *, skip_self: bool = False) -> Floats:
+    """Mean distance (n,) to the nearest points, of which `queries` are the same rows if `skip_self`."""
+    k = min(NEIGHBOURS, len(points) - skip_self)
+    if k < 1:
+        return np.zeros(len(queries))
+    result = np.empty(len(queries))
+    norms = (points * points).sum(1)
+    for start in range(0, len(queries), 1024):
+        block = queries[start : start + 1024]
+        squared = np.maximum((block * block).sum(1)[:, None] + norms - 2 * block @ points.T, 0)
+        if skip_self:
+            squared[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf
+        near = np.partition(squared, k - 1, axis=1)[:, :k]
+        result[start : start + len(block)] = np.sqrt(near).mean(1)
+    return result

@@ -1,0 +1,219 @@
+"""Several heads, several seeds each, blended by how well each ranked networks it had not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .heads import Head, HeadState, head_class, make_head
+from .metrics import kendall
+from .seeding import generator, integer_seed
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int32]
+HeadOptions = Mapping[str, Mapping[str, Any]]
+"""Head name → options of its constructor."""
+
+
+@dataclass(frozen=True)
+class HeadBlend:
+    """How a head's outputs enter the blend: weight · slope · (output - centre).
+
+    Attributes:
+        weight: Share of the head; the shares of all heads sum to 1.
+        centre: Mean out-of-fold output.
+        slope: Slope of the labels on the out-of-fold outputs, so that a head that learnt nothing says little.
+        kendall: Mean over benchmarks of the out-of-fold Kendall τ-b.
+    """
+
+    weight: float
+    centre: float
+    slope: float
+    kendall: float
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Fitted members and their blend.
+
+    Attributes:
+        heads: Head names.
+        members: Fitted members of each head, in the order of `heads`.
+        blends: Blend of each head.
+    """
+
+    heads: tuple[str, ...]
+    members: tuple[tuple[Head, ...], ...]
+    blends: tuple[HeadBlend, ...]
+
+    def member_scores(self, table: Floats) -> tuple[Floats, Floats]:
+        """Score of every member, (m, n), and the members' weights, (m,), which sum to 1."""
+        if not len(table):
+            return np.zeros((sum(map(len, self.members)), 0)), self._weights()
+        rows = [
+            blend.slope * (member.predict(table) - blend.centre)
+            for blend, members in zip(self.blends, self.members, strict=True)
+            for member in members
+        ]
+        return np.stack(rows), self._weights()
+
+    def _weights(self) -> Floats:
+        return np.array([b.weight / len(m) for b, m in zip(self.blends, self.members, strict=True) for _ in m])
+
+    def states(self) -> list[list[HeadState]]:
+        """Every member taken apart, by head."""
+        return [[member.state() for member in members] for members in self.members]
+
+    @classmethod
+    def restore(
+        cls, heads: Sequence[str], states: Sequence[Sequence[HeadState]], blends: Sequence[HeadBlend]
+    ) -> Ensemble:
+        """The ensemble that gave `states`."""
+        members = tuple(
+            tuple(head_class(name).restore(state) for state in parts) for name, parts in zip(heads, states, strict=True)
+        )
+        return cls(tuple(heads), members, tuple(blends))
+
+
+def fit_members(
+    heads: Sequence[str],
+    table: Floats,
+    labels: Floats,
+    weights: Floats,
+    *,
+    n_seeds: int,
+    seed: int,
+    monotone: Sequence[int] | None = None,
+    options: HeadOptions | None = None,
+) -> tuple[tuple[Head, ...], ...]:
+    """Fit `n_seeds` members of every head (one, where the seed changes nothing)."""
+    return tuple(
+        tuple(
+            make_head(name, seed=integer_seed(seed, name, i), monotone=monotone, options=(options or {}).get(name)).fit(
+                table, labels, weights
+            )
+            for i in range(n_seeds if head_class(name).seeded else 1)
+        )
+        for name in heads
+    )
+
+
+def out_of_fold(
+    heads: Sequence[str],
+    table: Floats,
+    labels: Floats,
+    weights: Floats,
+    folds: Integers,
+    *,
+    seed: int,
+    monotone: Sequence[int] | None = None,
+    options: HeadOptions | None = None,
+) -> Floats:
+    """Output of every head for every row by a member that did not see the row's fold: (h, n).
+
+    With a single fold there is nothing to learn from, and every output is 0.
+    """
+    result = np.zeros((len(heads), len(table)))
+    if len(np.unique(folds)) < 2:
+        return result
+    for fold in np.unique(folds):
+        held = folds == fold
+        members = fit_members(
+            heads,
+            table[~held],
+            labels[~held],
+            weights[~held],
+            n_seeds=1,
+            seed=integer_seed(seed, "fold", int(fold)),
+            monotone=monotone,
+            options=options,
+        )
+        for row, (member,) in enumerate(members):
+            result[row, held] = member.predict(table[held])
+    return result
+
+
+def blend_heads(
+    outputs: Floats, labels: Floats, owner: Integers, far: Floats | None = None, *, temperature: float = 0.05
+) -> list[HeadBlend]:
+    """Blend of the heads from their out-of-fold outputs.
+
+    Args:
+        outputs: (h, n) out-of-fold outputs.
+        labels: (n,) labels.
+        owner: (n,) benchmark of each row; correlations are taken inside each benchmark.
+        far: (h, n) outputs for which the row's whole space was held out; then both count equally for the weights.
+        temperature: Weights are proportional to exp(mean Kendall / temperature).
+
+    Returns:
+        One blend per head.
+    """
+    quality, slopes, centres = [], [], []
+    for i, output in enumerate(outputs):
+        views = [output] if far is None else [output, far[i]]
+        each = [kendall(labels[owner == o], view[owner == o]) for o in np.unique(owner) for view in views]
+        quality.append(float(np.mean(np.nan_to_num(each))))
+        centre = float(output.mean())
+        deviation = output - centre
+        power = float(deviation @ deviation)
+        slope = float(deviation @ labels) / power if power > 1e-12 else 1.0
+        centres.append(centre)
+        slopes.append(float(np.clip(slope, 0.1, 1.5)))
+    shares = np.exp((np.array(quality) - max(quality)) / temperature)
+    shares /= shares.sum()
+    return [
+        HeadBlend(float(share), centre, slope, tau)
+        for share, centre, slope, tau in zip(shares, centres, slopes, quality, strict=True)
+    ]
+
+
+def combine(outputs: Floats, blends: Sequence[HeadBlend]) -> Floats:
+    """Blend head outputs (h, n) into scores (n,)."""
+    parts = [b.weight * b.slope * (row - b.centre) for row, b in zip(outputs, blends, strict=True)]
+    return np.asarray(np.sum(parts, axis=0), np.float64)
+
+
+def assign_folds(keys: Sequence[Sequence[str]], n_folds: int, seed: int) -> Integers:
+    """Folds (n,) such that rows that share any key are in one fold.
+
+    Args:
+        keys: (n,) keys of each row, such as its group and its graph's hash.
+        n_folds: Folds wanted; fewer when there are fewer connected groups.
+        seed: Seed of the assignment.
+
+    Returns:
+        (n,) fold of each row, 0 up; folds are about equally large.
+    """
+    component = components(keys)
+    sizes = np.bincount(component)
+    order = generator(seed, "folds").permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    fold_of, load = np.zeros(len(sizes), np.int32), np.zeros(min(n_folds, len(sizes)))
+    for group in order:
+        fold_of[group] = int(np.argmin(load))
+        load[fold_of[group]] += sizes[group]
+    return fold_of[component]
+
+
+def components(keys: Sequence[Sequence[str]]) -> NDArray[np.intp]:
+    """Number (n,) of the connected component of each row, where rows that share a key are connected."""
+    parent = list(range(len(keys)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[str, int] = {}
+    for row, names in enumerate(keys):
+        for name in names:
+            other = first.setdefault(name, row)
+            a, b = root(row), root(other)
+            if a != b:
+                parent[max(a, b)] = min(a, b)
+    return np.unique([root(i) for i in range(len(keys))], return_inverse=True)[1]

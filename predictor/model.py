@@ -1,0 +1,956 @@
+"""`Predictor`: networks in, rank scores and accuracies out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from math import nan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..datasets.benchmark import Benchmark
+from ..encoders.errors import ArchGaugeError, CheckpointError, ConfigError, DataError, NotFittedError
+from ..encoders.graph import ArchGraph
+from ..encoders.operators import Kind, kind_of
+from ..encoders.registry import Encoder, encode_table, get_encoder
+from . import checkpoint
+from .calibration import FEW, Margins, RankMap, best_share, cross_mapped
+from .card import model_card
+from .distance import Reference, fold_distances
+from .ensemble import (
+    Ensemble,
+    HeadBlend,
+    HeadOptions,
+    assign_folds,
+    blend_heads,
+    combine,
+    components,
+    fit_members,
+    out_of_fold,
+)
+from .heads import HeadState, make_head
+from .metrics import kendall
+from .seeding import integer_seed
+from .transforms import normal_ranks, space_weights
+
+if TYPE_CHECKING:
+    import onnx
+
+    from .evaluation import Evaluation
+
+Floats = NDArray[np.float64]
+Network: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ArchGraph"
+Networks: TypeAlias = "Network | Iterable[Network] | Benchmark"
+OnError = Literal["raise", "skip"]
+
+PRIOR_LABELS = 12
+"""How many labels the zero-shot score is worth when a predictor is fine-tuned."""
+SHIPPED = Path(__file__).parent / "shipped"
+"""Folder of the predictor that comes with the package."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a predictor says about one network.
+
+    Attributes:
+        name: File name, name in the benchmark, or the first 12 digits of the graph's hash.
+        rank_score: Higher is better; comparable between networks scored in one call, about standard normal over the
+            networks of a training space; `nan` for a network that was skipped.
+        accuracy: Estimated accuracy on `task` in percent, or None where the predictor knows no such task.
+        low: Lower end of the 90 % interval, percent, or None.
+        high: Upper end, percent, or None.
+        spread: Standard deviation over the members of the ensemble, in points; in units of `rank_score` where there is
+            no accuracy.
+        unknown_ops: Operators that archgauge does not understand.
+        unknown_share: Share of the nodes that are such operators, 0 to 1.
+        distance: Distance from the training networks: 0 is on top of one, 1 the edge of the training set, and far above
+            1 the score is a guess.
+        task: Task the accuracy is for, or "".
+        pooled: Whether the score compares the network with the others of the call (transductive).
+        error: Why the network was skipped, or None.
+    """
+
+    name: str
+    rank_score: float
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    spread: float
+    unknown_ops: tuple[str, ...]
+    unknown_share: float
+    distance: float
+    task: str
+    pooled: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A network's place in a ranking.
+
+    Attributes:
+        index: Its position among the networks given.
+        name: Its name.
+        score: Its score.
+    """
+
+    index: int
+    name: str
+    score: Score
+
+
+@dataclass(frozen=True)
+class TaskModel:
+    """What turns rank scores into accuracies on one task.
+
+    Attributes:
+        task: The task.
+        owners: Numbers, in the order of fitting, of the benchmarks that have this task.
+        maps: Rank score → accuracy for each of them.
+        margins: Interval for each of them.
+        direct: Heads that predict the accuracy itself; None with few labels.
+        share: Share of the direct estimate, 0 to 1; the rest is the mapped one.
+    """
+
+    task: str
+    owners: tuple[int, ...]
+    maps: tuple[RankMap, ...]
+    margins: tuple[Margins, ...]
+    direct: Ensemble | None
+    share: float
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What a fine-tuned predictor started from.
+
+    Attributes:
+        predictor: The zero-shot predictor.
+        centre: Its median score on the few networks.
+        scale: Standard deviation of its scores on them.
+        labels: Number of labels fine-tuned on; the blend is (labels · own + 12 · prior) / (labels + 12).
+    """
+
+    predictor: Predictor
+    centre: float
+    scale: float
+    labels: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Everything a predictor learns.
+
+    Attributes:
+        ensemble: Heads on single networks.
+        pool_ensemble: Heads that also see ranks within a pool; None where it would add nothing.
+        reference: Sample of the training networks, for distances.
+        tasks: What gives accuracies, one per task.
+        seen: First 64 bits of the hashes of all training graphs, sorted, uint64.
+        data: One record per training benchmark, for the model card.
+        report: What fitting found out: weight and out-of-fold Kendall of each head and benchmark.
+        prior: Set on fine-tuned predictors.
+    """
+
+    ensemble: Ensemble
+    pool_ensemble: Ensemble | None
+    reference: Reference
+    tasks: tuple[TaskModel, ...]
+    seen: NDArray[np.uint64]
+    data: tuple[dict[str, Any], ...]
+    report: dict[str, Any]
+    prior: Prior | None
+
+
+class Predictor:
+    """Predicts how well networks would do once trained.
+
+    Encoders turn a network into a row of features; heads, several seeds each, learn the normal quantile of the rank
+    inside each training benchmark; a map per task turns the blended score into percent.
+
+    Args:
+        encoders: Names of encoders, see `archgauge.encoders.registry`.
+        heads: Names of heads, see `archgauge.predictor.heads`.
+        n_seeds: Members of each head that has a seed.
+        seed: Seed of everything; the same seed gives the same predictor, byte for byte.
+        monotone: Forbid trees to rate a network lower for being larger (the encoders say in which columns).
+        pool: Also fit members that see how a network ranks in its pool, if there are several training spaces.
+        cache: Folder that keeps encoded networks between runs, or None.
+        options: Head name → options of its constructor, such as `{"gbdt": {"n_trees": 1000}}`.
+
+    Raises:
+        ConfigError: No such encoder, head or option, or a number is out of range.
+
+    Example:
+        >>> from archgauge.predictor.model import Predictor
+        >>> Predictor(heads=("gbdt",), seed=1).heads
+        ('gbdt',)
+    """
+
+    def __init__(
+        self,
+        encoders: Sequence[str] = ("statistics",),
+        heads: Sequence[str] = ("gbdt", "mlp"),
+        *,
+        n_seeds: int = 3,
+        seed: int = 0,
+        monotone: bool = True,
+        pool: bool = True,
+        cache: str | os.PathLike[str] | None = None,
+        options: HeadOptions | None = None,
+    ) -> None:
+        self.encoders = _names(encoders, "encoders")
+        self.heads = _names(heads, "heads")
+        self.options = {name: dict(values) for name, values in (options or {}).items()}
+        for head in dict.fromkeys((*self.heads, *self.options)):
+            make_head(head, options=self.options.get(head))
+        if n_seeds < 1 or seed < 0:
+            raise ConfigError(f"n_seeds is {n_seeds} and seed {seed}, expected at least 1 and 0")
+        self.n_seeds, self.seed, self.monotone, self.pool = n_seeds, seed, monotone, pool
+        self.cache = cache
+        self._encoders: tuple[Encoder, ...] = tuple(get_encoder(name) for name in self.encoders)
+        self._fitted: Fitted | None = None
+
+    def __repr__(self) -> str:
+        options = f"encoders={self.encoders}, heads={self.heads}, n_seeds={self.n_seeds}, seed={self.seed}"
+        if self._fitted is None:
+            return f"Predictor({options}, not fitted)"
+        networks = sum(record["n"] for record in self._fitted.data)
+        return f"Predictor({options}, fitted on {networks:,} networks of {len(self._fitted.data)} benchmarks)"
+
+    # -- properties ------------------------------------------------------------------------------------------------
+
+    @property
+    def fitted(self) -> Fitted:
+        """What `fit` learnt.
+
+        Raises:
+            NotFittedError: Nothing yet.
+        """
+        if self._fitted is None:
+            raise NotFittedError("this predictor is not fitted: call fit(benchmarks), or use Predictor.load()")
+        return self._fitted
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What fitting found out: weights of the heads, out-of-fold Kendall τ-b; after `finetune` also the prior's."""
+        return self.fitted.report
+
+    @property
+    def data(self) -> tuple[dict[str, Any], ...]:
+        """Records of the training benchmarks: name, task, n, licence, label, relatives, hash."""
+        return self.fitted.data
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks for which accuracies in percent are known."""
+        return tuple(model.task for model in self.fitted.tasks)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the encoders' columns, as `embed` gives them."""
+        if len(self._encoders) == 1:
+            return self._encoders[0].columns
+        return tuple(f"{encoder.name}.{column}" for encoder in self._encoders for column in encoder.columns)
+
+    # -- fitting ---------------------------------------------------------------------------------------------------
+
+    def fit(self, benchmarks: Benchmark | Sequence[Benchmark], *, progress: bool = False) -> Self:
+        """Learn from benchmarks.
+
+        Labels are compared only within a benchmark, and a benchmark of n networks counts as n^½.
+
+        Args:
+            benchmarks: One or several; of one space on two tasks, each is a benchmark.
+            progress: Show progress while encoding.
+
+        Returns:
+            self.
+
+        Raises:
+            DataError: No benchmark, or one is given twice.
+        """
+        given = [benchmarks] if isinstance(benchmarks, Benchmark) else list(benchmarks)
+        if not given:
+            raise DataError("fit needs at least one benchmark, got none")
+        keys = [f"{benchmark.name}:{benchmark.task}" for benchmark in given]
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise DataError(f"benchmark {twice} is given twice, expected every benchmark and task once")
+        self._fitted = self._learn(given, None, progress)
+        return self
+
+    def finetune(self, few: Benchmark, *, heads: Sequence[str] | None = None, progress: bool = False) -> Predictor:
+        """A new predictor for one benchmark, from this one and a few labels; this one is left as it is.
+
+        The heads see this predictor's score as one more feature, and their blend is drawn to it as if it were worth 12
+        labels. One label is enough; with so few, the ranking stays that of this predictor.
+
+        Args:
+            few: Networks with labels, 1 to some 10,000.
+            heads: Heads to fit; default: Gaussian process and boosted trees, from 200 labels on also an MLP.
+            progress: Show progress while encoding.
+
+        Returns:
+            The new predictor; its `report` tells how well it ranks the few out of fold, and how well this one does.
+
+        Raises:
+            NotFittedError: This predictor is not fitted.
+        """
+        prior = self._like(self.heads)
+        prior._fitted = self.fitted
+        scores = prior._rank_scores(self._table(few, progress))
+        scale = float(scores.std()) if len(few) >= 3 else 0.0
+        centre = float(np.median(scores))
+        chosen = tuple(heads) if heads is not None else ("gp", "gbdt", "mlp") if len(few) >= 200 else ("gp", "gbdt")
+        tuned = self._like(chosen)
+        tuned._fitted = tuned._learn([few], Prior(prior, centre, scale if scale > 1e-9 else 1.0, len(few)), progress)
+        return tuned
+
+    def _like(self, heads: Sequence[str]) -> Predictor:
+        """A predictor with these heads and otherwise the same options, not fitted."""
+        return Predictor(
+            self.encoders,
+            heads,
+            n_seeds=self.n_seeds,
+            seed=self.seed,
+            monotone=self.monotone,
+            pool=self.pool,
+            cache=self.cache,
+            options=self.options,
+        )
+
+    def _learn(self, benchmarks: list[Benchmark], prior: Prior | None, progress: bool) -> Fitted:
+        plain = np.concatenate([self._table(benchmark, progress) for benchmark in benchmarks])
+        table = plain if prior is None else np.column_stack([plain, prior.predictor._rank_scores(plain)])
+        sizes = [len(benchmark) for benchmark in benchmarks]
+        owner = np.repeat(np.arange(len(benchmarks)), sizes).astype(np.int32)
+        labels = np.concatenate([normal_ranks(benchmark.accuracy) for benchmark in benchmarks])
+        accuracy = np.concatenate([benchmark.accuracy for benchmark in benchmarks])
+        weights = np.repeat(space_weights(sizes), sizes)
+        monotone = self._monotone(prior is not None)
+        hashes = [key for benchmark in benchmarks for key in benchmark.hashes]
+        families = [f"{b.relatives}/{group}" for b in benchmarks for group in b.groups]
+        keys = list(zip(hashes, families, strict=True))
+        folds = assign_folds(keys, _n_folds(len(table)), integer_seed(self.seed, "folds"))
+
+        near = out_of_fold(
+            self.heads, table, labels, weights, folds, seed=self.seed, monotone=monotone, options=self.options
+        )
+        far = None
+        spaces = [(benchmarks[i].relatives,) for i in owner]
+        if len({b.relatives for b in benchmarks}) >= 3:
+            apart = assign_folds(spaces, 4, integer_seed(self.seed, "spaces"))
+            far = out_of_fold(
+                self.heads, table, labels, weights, apart, seed=self.seed, monotone=monotone, options=self.options
+            )
+        blends = blend_heads(near, labels, owner, far)
+        members = fit_members(
+            self.heads,
+            table,
+            labels,
+            weights,
+            n_seeds=self.n_seeds,
+            seed=self.seed,
+            monotone=monotone,
+            options=self.options,
+        )
+        ensemble = Ensemble(self.heads, members, tuple(blends))
+        pool_ensemble = None
+        ranked = self._pool_positions()
+        if self.pool and prior is None and ranked and len({b.relatives for b in benchmarks}) >= 2:
+            ranks = np.concatenate([_pool_ranks(plain[owner == i], ranked) for i in range(len(benchmarks))])
+            extra = [*monotone, *[1] * len(ranked)] if monotone is not None else None
+            with_ranks = fit_members(
+                self.heads,
+                np.hstack([table, ranks]),
+                labels,
+                weights,
+                n_seeds=self.n_seeds,
+                seed=integer_seed(self.seed, "pool"),
+                monotone=extra,
+                options=self.options,
+            )
+            pool_ensemble = Ensemble(self.heads, with_ranks, tuple(blends))
+
+        prior_scores = None if prior is None else prior.predictor._rank_scores(plain)
+        unseen = _drawn_to(combine(near, blends), prior_scores, prior)
+        rows = _Rows(
+            table=table,
+            accuracy=accuracy,
+            weights=weights,
+            owner=owner,
+            folds=folds,
+            groups=components(keys),
+            distance=fold_distances(plain, folds, owner, seed=self.seed),
+            score=unseen,
+            members=_drawn_to(
+                np.stack([b.slope * (row - b.centre) for b, row in zip(blends, near, strict=True)]), prior_scores, prior
+            ),
+            shares=np.array([blend.weight for blend in blends]),
+        )
+        names = [benchmark.task for benchmark in benchmarks]
+        tasks = tuple(self._learn_task(task, names, rows, monotone, prior) for task in dict.fromkeys(names))
+
+        report: dict[str, Any] = {
+            "heads": {
+                name: {"weight": blend.weight, "kendall": blend.kendall}
+                for name, blend in zip(self.heads, blends, strict=True)
+            },
+            "out_of_fold_kendall": {
+                f"{b.name}:{b.task}": kendall(accuracy[owner == i], unseen[owner == i])
+                for i, b in enumerate(benchmarks)
+            },
+        }
+        if far is not None:
+            apart_scores = combine(far, blends)
+            report["out_of_space_kendall"] = {
+                f"{b.name}:{b.task}": kendall(accuracy[owner == i], apart_scores[owner == i])
+                for i, b in enumerate(benchmarks)
+            }
+        if prior is not None and prior_scores is not None:
+            report["labels"] = prior.labels
+            report["prior_kendall"] = kendall(accuracy, prior_scores)
+            report["seen_by_prior"] = int(prior.predictor._seen(benchmarks[0].hashes).sum())
+        return Fitted(
+            ensemble=ensemble,
+            pool_ensemble=pool_ensemble,
+            reference=Reference.fit(plain, owner, seed=self.seed),
+            tasks=tasks,
+            seen=np.unique(_prefixes(hashes)),
+            data=tuple(_record(benchmark) for benchmark in benchmarks),
+            report=report,
+            prior=prior,
+        )
+
+    def _learn_task(
+        self, task: str, names: Sequence[str], rows: _Rows, monotone: Sequence[int] | None, prior: Prior | None
+    ) -> TaskModel:
+        owners = tuple(i for i, name in enumerate(names) if name == task)
+        before = None
+        if prior is not None:
+            before = next((model for model in prior.predictor.fitted.tasks if model.task == task), None)
+        mine = np.isin(rows.owner, owners)
+        seed = integer_seed(self.seed, "task", task)
+        maps = []
+        estimate, members = np.zeros(len(mine)), np.zeros(rows.members.shape)
+        for i in owners:
+            at = rows.owner == i
+            score, accuracy = rows.score[at], rows.accuracy[at]
+            each = RankMap.fit(score, accuracy, before=None if before is None else before.maps[0])
+            few = len(score) < FEW
+            estimate[at] = each(score) if few else cross_mapped(score, accuracy, rows.groups[at].tolist(), seed=seed)
+            members[:, at] = each(rows.members[:, at])
+            maps.append(each)
+        direct, share = None, 0.0
+        if mine.sum() >= FEW:
+            labels, table, weights = rows.accuracy[mine], rows.table[mine], rows.weights[mine]
+            outputs = out_of_fold(
+                self.heads, table, labels, weights, rows.folds[mine], seed=seed, monotone=monotone, options=self.options
+            )
+            precision = 1 / np.maximum(((outputs - labels) ** 2).mean(1), 1e-9)
+            parts = precision / precision.sum()
+            told = np.clip(parts @ outputs, 0, 100)
+            share = best_share(estimate[mine], told, labels)
+            estimate[mine] += share * (told - estimate[mine])
+            members[:, mine] += share * (np.clip(outputs, 0, 100) - members[:, mine])
+            if share > 0:
+                fitted = fit_members(
+                    self.heads,
+                    table,
+                    labels,
+                    weights,
+                    n_seeds=self.n_seeds,
+                    seed=seed,
+                    monotone=monotone,
+                    options=self.options,
+                )
+                direct = Ensemble(self.heads, fitted, tuple(HeadBlend(float(p), 0.0, 1.0, nan) for p in parts))
+        spread = _deviation(members, rows.shares)
+        margins = tuple(
+            Margins.fit(
+                estimate[at],
+                rows.accuracy[at],
+                groups=rows.groups[at].tolist(),
+                distance_edge=max(1.0, float(np.quantile(rows.distance[at], 0.9))),
+                spread_edge=float(np.quantile(spread[at], 0.9)),
+                before=None if before is None else before.margins[0],
+            )
+            for at in (rows.owner == i for i in owners)
+        )
+        return TaskModel(task, owners, tuple(maps), margins, direct, share)
+
+    # -- scoring ---------------------------------------------------------------------------------------------------
+
+    def score(
+        self, networks: Networks, *, task: str | None = None, on_error: OnError = "raise", pool: bool = False
+    ) -> list[Score]:
+        """Score networks.
+
+        Args:
+            networks: One network or several (path, bytes or model of ONNX, or graph), or a benchmark.
+            task: Task to estimate accuracies for; default: the predictor's only task, or none.
+            on_error: `raise` the first error, or `skip`: a network that cannot be read keeps its place with a score
+                that says why.
+            pool: Let the networks' ranks among themselves enter the rank score. It ranks better in spaces the predictor
+                was not fitted on, but a score then depends on the company. It changes nothing where the predictor was
+                fitted on a single space.
+
+        Returns:
+            One score per network, in their order.
+
+        Raises:
+            NotFittedError: The predictor is not fitted.
+            ConfigError: The predictor does not know the task, or `on_error` is neither.
+            ReadError: A network cannot be read and `on_error` is `raise`.
+        """
+        fitted = self.fitted
+        chosen = self._task(task)
+        items = _gather(networks, on_error)
+        good = [item.graph for item in items if item.graph is not None]
+        scores = iter(self._scores(self._encode(good), chosen, pool and fitted.pool_ensemble is not None))
+        result = []
+        for item in items:
+            if item.graph is None:
+                result.append(Score(item.name, nan, None, None, None, nan, (), nan, nan, chosen, False, item.error))
+            else:
+                result.append(_named(next(scores), item))
+        return result
+
+    def rank(
+        self, networks: Networks, *, task: str | None = None, on_error: OnError = "raise", pool: bool = False
+    ) -> list[Ranked]:
+        """Networks, best first; skipped ones last, equal ones in the order given. Arguments as for `score`."""
+        scores = self.score(networks, task=task, on_error=on_error, pool=pool)
+        order = sorted(range(len(scores)), key=lambda i: (scores[i].error is not None, -scores[i].rank_score, i))
+        failed = [i for i in order if scores[i].error is not None]
+        return [Ranked(i, scores[i].name, scores[i]) for i in [i for i in order if i not in set(failed)] + failed]
+
+    def embed(self, networks: Networks) -> NDArray[np.float32]:
+        """Features of networks, scaled to the training set: (n, d) float32; see `columns`.
+
+        Raises:
+            NotFittedError: The predictor is not fitted.
+            ReadError: A network cannot be read.
+        """
+        fitted = self.fitted
+        if isinstance(networks, Benchmark):
+            table = self._table(networks)
+        else:
+            table = self._encode([item.graph for item in _gather(networks, "raise") if item.graph is not None])
+        return fitted.reference.scaler(table).astype(np.float32)
+
+    def evaluate(self, benchmark: Benchmark, *, exclude_seen: bool = True, n_resamples: int = 200) -> Evaluation:
+        """Compare scores with a benchmark's accuracies, beside the trivial rows.
+
+        Args:
+            benchmark: The benchmark; its task may be unknown to the predictor, then only the ranking is measured.
+            exclude_seen: Leave out networks whose graph was in the training data.
+            n_resamples: Bootstrap resamples of the intervals; 0 for none.
+
+        Returns:
+            The evaluation: `.table()` for reading, `.to_dict()` for JSON, `["kendall"]` for a number.
+
+        Raises:
+            NotFittedError: The predictor is not fitted.
+            DataError: No network is left.
+        """
+        from .evaluation import measure
+
+        seen = self._seen(benchmark.hashes)
+        if exclude_seen and seen.any():
+            if seen.all():
+                raise DataError(
+                    f"all {len(benchmark)} networks of {benchmark.name!r} were in the training data, nothing is left "
+                    "to measure on: split the benchmark before fitting, or pass exclude_seen=False"
+                )
+            benchmark = benchmark.select(np.flatnonzero(~seen))
+        table = self._table(benchmark)
+        task = benchmark.task if benchmark.task in self.tasks else ""
+        scores = [
+            replace(score, name=name)
+            for score, name in zip(self._scores(table, task, False), benchmark.names, strict=True)
+        ]
+        pooled = []
+        if self.fitted.pool_ensemble is not None and len(benchmark) > 1:
+            pooled = self._scores(table, "", True)
+        left_out = int(seen.sum()) if exclude_seen else 0
+        return measure(benchmark, scores, pooled=pooled, seen=left_out, n_resamples=n_resamples, seed=self.seed)
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the predictor to a folder (see `checkpoint`), in one step; a predictor that is there is replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            NotFittedError: The predictor is not fitted.
+            ConfigError: The folder holds something else.
+        """
+        return checkpoint.write_folder(folder, self._files(""))
+
+    @classmethod
+    def load(
+        cls, folder: str | os.PathLike[str] | None = None, *, cache: str | os.PathLike[str] | None = None
+    ) -> Predictor:
+        """The predictor in a folder; without one, the predictor that comes with the package.
+
+        Args:
+            folder: What `save` wrote, or None.
+            cache: As for the constructor.
+
+        Raises:
+            CheckpointError: The folder is no predictor, damaged, incomplete, of a newer format, or of other encoders.
+        """
+        source = SHIPPED if folder is None else Path(folder)
+        return cls._from_files(checkpoint.read_folder(source), source, "", cache)
+
+    def _files(self, prefix: str) -> dict[str, bytes]:
+        fitted = self.fitted
+        arrays = {f"reference.{name}": array for name, array in fitted.reference.arrays().items()}
+        arrays["seen"] = fitted.seen
+        files: dict[str, bytes] = {}
+        ensembles = {"single": fitted.ensemble, "pool": fitted.pool_ensemble}
+        ensembles |= {f"direct_{i}": model.direct for i, model in enumerate(fitted.tasks)}
+        present = {kind: ensemble for kind, ensemble in ensembles.items() if ensemble is not None}
+        members = {
+            kind: [
+                [_store(state, f"{kind}.{name}.{i}", prefix, arrays, files) for i, state in enumerate(states)]
+                for name, states in zip(ensemble.heads, ensemble.states(), strict=True)
+            ]
+            for kind, ensemble in present.items()
+        }
+        calibration: dict[str, Any] = {
+            "blends": {kind: [asdict(blend) for blend in ensemble.blends] for kind, ensemble in present.items()},
+            "tasks": [
+                {
+                    "task": model.task,
+                    "owners": model.owners,
+                    "maps": [each.to_dict() for each in model.maps],
+                    "margins": [each.to_dict() for each in model.margins],
+                    "share": model.share,
+                }
+                for model in fitted.tasks
+            ],
+        }
+        if fitted.prior is not None:
+            prior = fitted.prior
+            calibration["prior"] = {"centre": prior.centre, "scale": prior.scale, "labels": prior.labels}
+            files |= prior.predictor._files(f"{prefix}prior_")
+        config = {
+            "kind": checkpoint.KIND,
+            "format": checkpoint.FORMAT,
+            "versions": checkpoint.library_versions(),
+            "options": {
+                "encoders": self.encoders,
+                "heads": self.heads,
+                "n_seeds": self.n_seeds,
+                "seed": self.seed,
+                "monotone": self.monotone,
+                "pool": self.pool,
+                "options": self.options,
+            },
+            "encoders": [{"name": e.name, "version": e.version, "columns": e.columns} for e in self._encoders],
+            "members": members,
+            "data": fitted.data,
+            "report": fitted.report,
+        }
+        files[f"{prefix}config.json"] = checkpoint.as_json(config)
+        files[f"{prefix}calibration.json"] = checkpoint.as_json(calibration)
+        files[f"{prefix}arrays.safetensors"] = checkpoint.as_safetensors(arrays)
+        files[f"{prefix}card.md"] = model_card(config, self.tasks).encode()
+        return files
+
+    @classmethod
+    def _from_files(
+        cls, files: Mapping[str, bytes], folder: Path, prefix: str, cache: str | os.PathLike[str] | None
+    ) -> Predictor:
+        def content(name: str) -> bytes:
+            if prefix + name not in files:
+                raise CheckpointError(f"{folder / (prefix + name)}: missing; the folder is incomplete, save it again")
+            return files[prefix + name]
+
+        head = folder / f"{prefix}config.json"
+        config = checkpoint.parse_json(content("config.json"), head)
+        calibration = checkpoint.parse_json(content("calibration.json"), folder / f"{prefix}calibration.json")
+        arrays = checkpoint.from_safetensors(content("arrays.safetensors"), folder / f"{prefix}arrays.safetensors")
+        try:
+            predictor = cls(**config["options"], cache=cache)
+            for encoder, saved in zip(predictor._encoders, config["encoders"], strict=True):
+                checkpoint.check_columns(saved, encoder.version, encoder.columns, head)
+            ensembles = {}
+            for kind, by_head in config["members"].items():
+                states = [[_restore(entry, arrays, content) for entry in entries] for entries in by_head]
+                blends = [HeadBlend(**_finite(blend)) for blend in calibration["blends"][kind]]
+                ensembles[kind] = Ensemble.restore(predictor.heads, states, blends)
+            tasks = [
+                TaskModel(
+                    task=part["task"],
+                    owners=tuple(part["owners"]),
+                    maps=tuple(RankMap.from_dict(each) for each in part["maps"]),
+                    margins=tuple(Margins.from_dict(each) for each in part["margins"]),
+                    direct=ensembles.get(f"direct_{i}"),
+                    share=float(part["share"]),
+                )
+                for i, part in enumerate(calibration["tasks"])
+            ]
+            prior = None
+            if "prior" in calibration:
+                before = cls._from_files(files, folder, f"{prefix}prior_", cache)
+                prior = Prior(before, **calibration["prior"])
+            predictor._fitted = Fitted(
+                ensemble=ensembles["single"],
+                pool_ensemble=ensembles.get("pool"),
+                reference=Reference.restore(_part(arrays, "reference.")),
+                tasks=tuple(tasks),
+                seen=np.asarray(arrays["seen"], np.uint64),
+                data=tuple(config["data"]),
+                report=config["report"],
+                prior=prior,
+            )
+        except ConfigError as error:
+            raise CheckpointError(f"{head}: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(
+                f"{head}: the saved predictor is inconsistent ({type(error).__name__}: {error}): save it again"
+            ) from error
+        return predictor
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _table(self, benchmark: Benchmark, progress: bool = False) -> Floats:
+        return self._encode(benchmark.graphs, benchmark.hashes, progress)
+
+    def _encode(
+        self, graphs: Sequence[ArchGraph], hashes: Sequence[str] | None = None, progress: bool = False
+    ) -> Floats:
+        tables = [
+            encode_table(graphs, encoder, hashes=hashes, cache=self.cache, progress=progress)
+            for encoder in self._encoders
+        ]
+        return np.hstack(tables)
+
+    def _monotone(self, with_prior: bool) -> list[int] | None:
+        if not self.monotone:
+            return None
+        signs = [sign for encoder in self._encoders for sign in encoder.monotone]
+        return [*signs, 1] if with_prior else signs
+
+    def _pool_positions(self) -> list[int]:
+        found, start = [], 0
+        for encoder in self._encoders:
+            found += [start + encoder.columns.index(name) for name in encoder.pool_ranked]
+            start += len(encoder.columns)
+        return found
+
+    def _task(self, task: str | None) -> str:
+        known = self.tasks
+        if task is None:
+            return known[0] if len(known) == 1 else ""
+        if task not in known:
+            raise ConfigError(
+                f"this predictor knows no task {task!r}, expected one of {', '.join(known)}, or None for ranks only"
+            )
+        return task
+
+    def _seen(self, hashes: Sequence[str]) -> NDArray[np.bool_]:
+        return np.isin(_prefixes(hashes), self.fitted.seen)
+
+    def _with_prior(self, plain: Floats) -> Floats:
+        """Features with the prior's score as a last column, if there is a prior."""
+        prior = self.fitted.prior
+        return plain if prior is None else np.column_stack([plain, prior.predictor._rank_scores(plain)])
+
+    def _rank_scores(self, plain: Floats) -> Floats:
+        outputs, shares = self._members(plain, False)
+        return np.asarray(shares @ outputs, np.float64)
+
+    def _members(self, plain: Floats, pool: bool) -> tuple[Floats, Floats]:
+        """Scores of all members, (m, n), drawn to the prior if there is one, and the members' weights (m,)."""
+        fitted = self.fitted
+        table = self._with_prior(plain)
+        if pool and fitted.pool_ensemble is not None:
+            ranks = _pool_ranks(plain, self._pool_positions())
+            outputs, shares = fitted.pool_ensemble.member_scores(np.hstack([table, ranks]))
+        else:
+            outputs, shares = fitted.ensemble.member_scores(table)
+        return _drawn_to(outputs, None if fitted.prior is None else table[:, -1], fitted.prior), shares
+
+    def _scores(self, plain: Floats, task: str, pool: bool) -> list[Score]:
+        """Scores without names and operators for a table of features (n, d)."""
+        fitted = self.fitted
+        if not len(plain):
+            return []
+        outputs, shares = self._members(plain, False)
+        score, spread = shares @ outputs, _deviation(outputs, shares)
+        ranking = score
+        if pool:
+            pooled, pool_shares = self._members(plain, True)
+            ranking = pool_shares @ pooled
+        distance = fitted.reference.distance(plain)
+        model = next((model for model in fitted.tasks if model.task == task), None)
+        if model is None:
+            return [
+                Score("", float(r), None, None, None, float(s), (), 0.0, float(d), "", pool)
+                for r, s, d in zip(ranking, spread, distance, strict=True)
+            ]
+        belongs = fitted.reference.membership(plain, model.owners).T
+        mapped = np.stack([each(score) for each in model.maps])
+        estimate = (belongs * mapped).sum(0)
+        between = (1 - model.share) ** 2 * (belongs * (mapped - estimate) ** 2).sum(0)
+        members = np.einsum("bn,bmn->mn", belongs, np.stack([each(outputs) for each in model.maps]))
+        if model.direct is not None:
+            told, parts = model.direct.member_scores(self._with_prior(plain))
+            told = np.clip(told, 0, 100)
+            estimate = estimate + model.share * (parts @ told - estimate)
+            members = members + model.share * (told - members)
+        spread = _deviation(members, shares)
+        sides = np.stack([margins(estimate, distance, spread) for margins in model.margins])
+        below, above = np.sqrt((belongs[:, None] * sides**2).sum(0) + 1.645**2 * between)
+        low, high = np.clip(estimate - below, 0, 100), np.clip(estimate + above, 0, 100)
+        columns = (part.tolist() for part in (ranking, estimate, low, high, spread, distance))
+        return [
+            Score("", rank, percent, least, most, deviation, (), 0.0, far, task, pool)
+            for rank, percent, least, most, deviation, far in zip(*columns, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Training rows of all benchmarks, n of them, with what is known about each out of fold; h heads."""
+
+    table: Floats
+    accuracy: Floats
+    weights: Floats
+    owner: NDArray[np.int32]
+    folds: NDArray[np.int32]
+    groups: NDArray[np.intp]
+    distance: Floats
+    score: Floats
+    members: Floats  # (h, n)
+    shares: Floats  # (h,)
+
+
+@dataclass(frozen=True)
+class _Item:
+    name: str
+    graph: ArchGraph | None
+    error: str | None = None
+
+
+def _gather(networks: Networks, on_error: OnError) -> list[_Item]:
+    if on_error not in ("raise", "skip"):
+        raise ConfigError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
+    if isinstance(networks, Benchmark):
+        return [_Item(name, graph) for name, graph in zip(networks.names, networks.graphs, strict=True)]
+    if isinstance(networks, str | os.PathLike | bytes | ArchGraph) or not isinstance(networks, Iterable):
+        networks = [networks]
+    from ..encoders.onnx_reader import read
+
+    items = []
+    for position, network in enumerate(networks):
+        if isinstance(network, ArchGraph):
+            items.append(_Item(network.hash[:12], network))
+            continue
+        name = Path(network).name if isinstance(network, str | os.PathLike) else ""
+        try:
+            graph = read(network)
+            items.append(_Item(name or graph.hash[:12], graph))
+        except (ArchGaugeError, OSError) as error:
+            if on_error == "raise":
+                raise
+            items.append(_Item(name or f"network {position}", None, str(error)))
+    return items
+
+
+def _named(score: Score, item: _Item) -> Score:
+    assert item.graph is not None
+    unknown = sum(kind_of(node.op) is Kind.UNKNOWN for node in item.graph.nodes)
+    share = unknown / max(1, len(item.graph.nodes))
+    return replace(score, name=item.name, unknown_ops=item.graph.unknown_ops, unknown_share=share)
+
+
+def _names(names: Sequence[str], what: str) -> tuple[str, ...]:
+    found = (names,) if isinstance(names, str) else tuple(names)
+    if not found or len(set(found)) < len(found):
+        raise ConfigError(f"{what} are {found}, expected one or more different names")
+    return found
+
+
+def _drawn_to(scores: Floats, prior_scores: Floats | None, prior: Prior | None) -> Floats:
+    """Scores (..., n) blended with the prior's (n,), which counts as 12 labels."""
+    if prior is None or prior_scores is None:
+        return scores
+    scaled = (prior_scores - prior.centre) / prior.scale
+    return (prior.labels * scores + PRIOR_LABELS * scaled) / (prior.labels + PRIOR_LABELS)
+
+
+def _deviation(outputs: Floats, shares: Floats) -> Floats:
+    """Weighted standard deviation (n,) over the members of outputs (m, n)."""
+    mean = shares @ outputs
+    return np.asarray(np.sqrt(shares @ (outputs - mean) ** 2), np.float64)
+
+
+def _pool_ranks(plain: Floats, positions: Sequence[int]) -> Floats:
+    return np.stack([normal_ranks(plain[:, i]) for i in positions], axis=1)
+
+
+def _n_folds(rows: int) -> int:
+    return 10 if rows <= 200 else 5 if rows <= 3000 else 3
+
+
+def _prefixes(hashes: Sequence[str]) -> NDArray[np.uint64]:
+    return np.array([int(key[:16], 16) for key in hashes], np.uint64)
+
+
+def _record(benchmark: Benchmark) -> dict[str, Any]:
+    content = json.dumps([benchmark.hashes, benchmark.accuracy.tolist(), benchmark.groups]).encode()
+    return {
+        "name": benchmark.name,
+        "task": benchmark.task,
+        "n": len(benchmark),
+        "label": benchmark.label,
+        "licence": benchmark.licence,
+        "relatives": benchmark.relatives,
+        "sha256": sha256(content).hexdigest(),
+    }
+
+
+def _store(
+    state: HeadState, key: str, prefix: str, arrays: dict[str, NDArray[Any]], files: dict[str, bytes]
+) -> dict[str, Any]:
+    """Put a head's arrays and text where they belong; what is left is JSON."""
+    for name, array in state.arrays.items():
+        arrays[f"{key}.{name}"] = array
+    entry: dict[str, Any] = {"values": state.values, "arrays": f"{key}."}
+    if state.text:
+        head = key.split(".")[1]
+        number = sum(name.startswith(f"{prefix}{head}_") for name in files)
+        entry["text"] = f"{head}_{number}.txt"
+        files[f"{prefix}{entry['text']}"] = state.text.encode()
+    return entry
+
+
+def _restore(entry: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], content: Any) -> HeadState:
+    text = content(entry["text"]).decode() if "text" in entry else ""
+    return HeadState(entry["values"], _part(arrays, entry["arrays"]), text)
+
+
+def _finite(blend: Mapping[str, float | None]) -> dict[str, float]:
+    """A blend as JSON keeps it, with nan where it has null."""
+    return {key: nan if value is None else float(value) for key, value in blend.items()}
+
+
+def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
