@@ -1,0 +1,243 @@
+"""Accuracy maps, labels and weights, folds, blends, distances."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from archgauge.predictor.calibration import Margins, RankMap, best_share, cross_mapped
+from archgauge.predictor.checkpoint import as_json
+from archgauge.predictor.distance import Reference, fold_distances, sample_rows
+from archgauge.predictor.ensemble import assign_folds, blend_heads, combine
+from archgauge.predictor.seeding import generator, integer_seed
+from archgauge.predictor.transforms import Scaler, normal_ranks, space_weights
+
+
+def drawn(n, seed=0, noise=1.0):
+    random = np.random.default_rng(seed)
+    score = random.normal(size=n)
+    width = noise * np.where(score < 0, 3.0, 1.0)
+    return score, np.clip(70 + 8 * np.tanh(score) + width * random.normal(size=n), 0, 100)
+
+
+def test_labels_are_normal_quantiles_of_ranks():
+    np.testing.assert_allclose(normal_ranks([30, 10, 20]), norm.ppf([5 / 6, 1 / 6, 3 / 6]))
+    assert normal_ranks([1, 1, 5])[0] == normal_ranks([1, 1, 5])[1]
+    assert not normal_ranks([4, 4, 4]).any()
+    assert normal_ranks([]).shape == (0,)
+    np.testing.assert_array_equal(normal_ranks([1, 2, 9]), normal_ranks([10, 20, 21]))
+
+
+def test_a_space_of_n_counts_as_the_root_of_n():
+    sizes = np.array([100, 400])
+    weights = space_weights(sizes)
+    totals = weights * sizes
+    assert totals[1] / totals[0] == pytest.approx(2)
+    assert totals.sum() == pytest.approx(sizes.sum())
+
+
+def test_scaler_clips_and_silences_constants():
+    table = np.column_stack([np.arange(50.0), np.full(50, 3.0)])
+    scaler = Scaler.fit(table)
+    scaled = scaler(np.array([[1e9, 99.0], [24.5, 3.0]]))
+    np.testing.assert_allclose(scaled, [[4, 0], [0, 0]])
+    again = Scaler.restore(scaler.arrays())
+    np.testing.assert_array_equal(again(table), scaler(table))
+
+
+def calibrated(score, accuracy, **options):
+    """A map, and margins from estimates by maps that did not see the network."""
+    groups = options.pop("groups", list(range(len(score))))
+    mapped = cross_mapped(score, accuracy, groups, seed=0)
+    return RankMap.fit(score, accuracy), Margins.fit(mapped, accuracy, groups=groups, **options)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_interval_covers_about_as_often_as_it_says(seed):
+    fitted, margins = calibrated(*drawn(600, seed))
+    new, truth = drawn(4000, seed + 100)
+    estimate = fitted(new)
+    below, above = margins(estimate, np.full(4000, 0.8), np.zeros(4000))
+    inside = (estimate - below <= truth) & (truth <= estimate + above)
+    assert 0.86 < inside.mean() < 0.95
+    wide, narrow = (above + below)[new < -0.5].mean(), (above + below)[new > 0.5].mean()
+    assert wide > 1.5 * narrow
+
+
+def test_map_rises_and_stays_within_the_labels():
+    score, accuracy = drawn(200)
+    fitted = RankMap.fit(score, accuracy)
+    values = fitted(np.linspace(-8, 8, 400))
+    assert (np.diff(values) >= -1e-9).all()
+    assert values[0] >= accuracy.min()
+    assert values[-1] <= accuracy.max()
+    assert np.abs(fitted(score) - (70 + 8 * np.tanh(score))).mean() < 1
+
+
+def test_groups_count_once():
+    random = np.random.default_rng(0)
+    score = random.normal(size=330)
+    accuracy = 60 + 5 * score + random.normal(size=330)
+    accuracy[:300] = 60 + 5 * score[:300] + 0.01 * random.normal(size=300)  # one large family, easy to guess
+    estimate = 60 + 5 * score
+    groups = [0] * 300 + list(range(1, 31))
+    widths = [
+        sum(side.mean() for side in margins(estimate, np.ones(330), np.zeros(330)))
+        for margins in (Margins.fit(estimate, accuracy), Margins.fit(estimate, accuracy, groups=groups))
+    ]
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_a_network_is_never_mapped_by_its_own_group():
+    score, accuracy = drawn(100)
+    groups = [i // 10 for i in range(100)]
+    before = cross_mapped(score, accuracy, groups, seed=0)
+    changed = accuracy.copy()
+    changed[:10] = 5.0
+    after = cross_mapped(score, changed, groups, seed=0)
+    np.testing.assert_array_equal(before[:10], after[:10])
+    assert (before[10:] != after[10:]).any()
+
+
+def test_distance_and_spread_widen():
+    _, margins = calibrated(*drawn(200), spread_edge=1.0)
+    at = np.full(3, 70.0)
+    zero = np.zeros(3)
+    below, above = margins(at, np.array([0.5, 1.0, 3.0]), zero)
+    assert above[0] == above[1]
+    assert above[2] == pytest.approx(3 * above[0])
+    spread = margins(at, zero, np.array([0.0, 1.0, 20.0]))[1]
+    assert spread[0] == spread[1]
+    assert spread[2] > 20
+    assert below.min() > 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10])
+def test_few_labels_give_a_rising_line_and_honest_width(n):
+    score, accuracy = drawn(n, noise=0.5)
+    fitted, margins = calibrated(score, accuracy)
+    ends = fitted(np.array([-1.0, 1.0]))
+    assert ends[0] <= ends[1]
+    assert fitted(np.array([score.mean()]))[0] == pytest.approx(accuracy.mean())
+    width = sum(side[0] for side in margins(np.full(1, 70.0), np.ones(1), np.zeros(1)))
+    assert width == 200 if n < 3 else width < 60
+
+
+def test_an_earlier_map_lends_its_slope_to_one_label():
+    before, margins_before = calibrated(*drawn(300))
+    score, accuracy = np.array([0.2]), np.array([50.0])
+    fitted = RankMap.fit(score, accuracy, before=before)
+    at = np.array([-0.3, 0.7])
+    assert np.diff(fitted(at))[0] == pytest.approx(np.diff(before(at))[0])
+    margins = Margins.fit(accuracy, accuracy, before=margins_before)
+    width = sum(side[0] for side in margins(accuracy, np.ones(1), np.zeros(1)))
+    assert 2 < width < 40
+
+
+@pytest.mark.parametrize("n", [5, 50])
+def test_constant_labels(n):
+    fitted, margins = calibrated(np.linspace(-1, 1, n), np.full(n, 42.0))
+    np.testing.assert_allclose(fitted(np.array([-3.0, 0, 3])), 42)
+    assert sum(side[0] for side in margins(np.full(1, 42.0), np.ones(1), np.zeros(1))) < 1
+
+
+@pytest.mark.parametrize("n", [1, 10, 100])
+def test_maps_and_margins_survive_json(n):
+    fitted, margins = calibrated(*drawn(n))
+    at = np.linspace(-3, 3, 20)
+    np.testing.assert_array_equal(RankMap.from_dict(json.loads(as_json(fitted.to_dict())))(at), fitted(at))
+    again = Margins.from_dict(json.loads(as_json(margins.to_dict())))
+    np.testing.assert_array_equal(again(at + 70, at + 3, at + 3), margins(at + 70, at + 3, at + 3))
+
+
+def test_the_better_estimate_gets_the_larger_share():
+    truth = np.linspace(0, 100, 50)
+    wrong = truth + 10 * np.random.default_rng(0).normal(size=50)
+    assert best_share(wrong, truth, truth) == 1
+    assert best_share(truth, wrong, truth) == 0
+    other = truth + 10 * np.random.default_rng(1).normal(size=50)
+    assert 0.2 < best_share(wrong, other, truth) < 0.8
+
+
+def test_folds_keep_rows_that_share_any_key_together():
+    keys = [(f"hash {i % 40}", f"family {i // 5}") for i in range(60)]
+    folds = assign_folds(keys, 4, 0)
+    for position in (0, 1):
+        for name in {key[position] for key in keys}:
+            assert len({fold for fold, key in zip(folds, keys, strict=True) if key[position] == name}) == 1
+    assert set(folds) <= set(range(4))
+    alone = assign_folds([(str(i),) for i in range(10)], 5, 0)
+    assert np.bincount(alone).tolist() == [2] * 5
+    assert set(assign_folds([("a",), ("a",)], 5, 0)) == {0}
+
+
+def test_the_better_head_weighs_more_and_a_useless_one_little():
+    random = np.random.default_rng(0)
+    labels = random.normal(size=300)
+    outputs = np.stack(
+        [labels + 0.2 * random.normal(size=300), labels + random.normal(size=300), random.normal(size=300)]
+    )
+    blends = blend_heads(outputs, labels, np.zeros(300, np.int32))
+    weights = [blend.weight for blend in blends]
+    assert weights[0] > weights[1] > weights[2]
+    assert sum(weights) == pytest.approx(1)
+    assert np.corrcoef(combine(outputs, blends), labels)[0, 1] > 0.95
+
+
+def test_heads_are_judged_inside_each_benchmark():
+    labels = np.tile(np.linspace(-1, 1, 50), 2)
+    owner = np.repeat([0, 1], 50).astype(np.int32)
+    offset = labels + 10 * owner
+    pooled = np.sort(labels)
+    blends = blend_heads(np.stack([offset, pooled]), labels, owner)
+    assert blends[0].kendall == pytest.approx(1)
+
+
+def test_distance_counts_from_the_edge():
+    random = np.random.default_rng(0)
+    table = random.normal(size=(400, 5))
+    reference = Reference.fit(table, np.zeros(400, np.int32), seed=0)
+    inside = reference.distance(random.normal(size=(400, 5)))
+    assert 0.85 < (inside < 1).mean() < 0.99
+    assert reference.distance(np.full((1, 5), 30.0))[0] > 3
+    again = Reference.restore(reference.arrays())
+    np.testing.assert_array_equal(again.distance(table), reference.distance(table))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_distance_with_a_training_set_of_one_or_two(n):
+    reference = Reference.fit(np.arange(3.0 * n).reshape(n, 3), np.zeros(n, np.int32), seed=0)
+    assert np.isfinite(reference.distance(np.ones((4, 3)))).all()
+
+
+def test_membership_follows_closeness():
+    random = np.random.default_rng(0)
+    table = np.concatenate([random.normal(-2, 1, (50, 4)), random.normal(2, 1, (80, 4))])
+    owner = np.repeat([3, 7], [50, 80]).astype(np.int32)
+    reference = Reference.fit(table, owner, seed=0)
+    share = reference.membership(np.array([[-2.0] * 4, [2.0] * 4]), [3, 7])
+    np.testing.assert_allclose(share.sum(1), 1)
+    assert share[0, 0] > 0.9
+    assert share[1, 1] > 0.9
+    assert reference.membership(table, [7]).tolist() == [[1.0]] * 130
+
+
+def test_held_out_folds_are_farther_than_their_own():
+    table = np.concatenate([np.random.default_rng(0).normal(size=(50, 3)), np.full((10, 3), 9.0)])
+    folds = np.repeat([0, 1, 2], [25, 25, 10]).astype(np.int32)
+    distances = fold_distances(table, folds, np.zeros(60, np.int32), seed=0)
+    assert distances[50:].min() > 2 > np.median(distances[:50])
+
+
+def test_the_sample_takes_all_of_the_small_and_shares_the_rest():
+    owner = np.repeat([0, 1, 2], [10, 500, 500]).astype(np.int32)
+    rows = sample_rows(owner, 210, 0)
+    assert np.bincount(owner[rows]).tolist() == [10, 100, 100]
+    np.testing.assert_array_equal(rows, sample_rows(owner, 210, 0))
+
+
+def test_parts_of_a_seed_are_independent_and_repeatable():
+    assert integer_seed(0, "mlp", 1) == integer_seed(0, "mlp", 1)
+    assert len({integer_seed(s, name, i) for s in (0, 1) for name in ("mlp", "gbdt") for i in (0, 1)}) == 8
+    assert generator(5, "x").random() == generator(5, "x").random()

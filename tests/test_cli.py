@@ -1,0 +1,131 @@
+"""The command line, through the function the `archgauge` command calls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from archgauge.datasets import nas_bench_macro
+from archgauge.predictor.cli import app
+
+runner = CliRunner()
+LIGHT = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data" / "light").glob("*.onnx"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 24 ONNX files and labels.csv, whose accuracy grows with the number of layers that are no identity."""
+    folder = tmp_path_factory.mktemp("models")
+    rows = ["file,top1"]
+    for spec in nas_bench_macro.sample(24, seed=0):
+        (folder / f"{spec}.onnx").write_bytes(nas_bench_macro.build(spec, "cifar10").SerializeToString())
+        rows.append(f"{spec}.onnx,{0.5 + 0.05 * sum(digit != '0' for digit in spec)}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_every_command_explains_itself() -> None:
+    for command in ("read", "score", "rank", "train", "finetune", "evaluate", "benchmarks"):
+        result = runner.invoke(app, [command, "--help"])
+        assert result.exit_code == 0
+        assert len(result.output) > 200
+
+
+def test_read_prints_sizes(models: Path) -> None:
+    result = runner.invoke(app, ["read", "--json", str(LIGHT[0])])
+    assert result.exit_code == 0
+    (row,) = json.loads(result.output)
+    assert row["params"] == 60_965_224
+    assert row["macs"] == 654_560_384
+    assert row["unknown_ops"] == []
+
+
+def test_score_prints_nine_plausible_scores() -> None:
+    result = runner.invoke(app, ["score", "--json", *map(str, LIGHT)])
+    assert result.exit_code == 0
+    scores = json.loads(result.output)
+    assert [Path(score["name"]).name for score in scores] == [file.name for file in LIGHT]
+    for score in scores:
+        assert 30 < score["low"] < score["accuracy"] < score["high"] < 95
+    assert len({score["rank_score"] for score in scores}) == 9
+
+
+def test_rank_puts_the_best_first() -> None:
+    table = runner.invoke(app, ["rank", *map(str, LIGHT)]).output.splitlines()
+    order = [line.split()[0] for line in table[1:]]
+    assert sorted(order) == [file.name for file in LIGHT]
+    assert order.index("light_resnet50.onnx") < order.index("light_bvlc_alexnet.onnx")
+
+
+def test_one_bad_file_spoils_no_batch(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_text("no model")
+    result = runner.invoke(app, ["score", "--json", str(LIGHT[0]), str(bad), str(tmp_path / "missing.onnx")])
+    assert result.exit_code == 1
+    good, broken, missing = json.loads(result.stdout)
+    assert good["error"] is None
+    assert good["accuracy"] > 30
+    assert "bad.onnx" in broken["error"]
+    assert "missing.onnx" in missing["error"]
+
+
+def test_an_unknown_task_is_a_typed_error() -> None:
+    result = runner.invoke(app, ["score", "--task", "imagenet2k", str(LIGHT[0])])
+    assert result.exit_code == 1
+    assert "imagenet2k" in result.stderr
+    assert "imagenet1k" in result.stderr
+
+
+def test_a_bad_shape_option_is_refused() -> None:
+    result = runner.invoke(app, ["score", "--input-shape", "1,3,x", str(LIGHT[0])])
+    assert result.exit_code == 1
+    assert "NAME:1,3,224,224" in result.stderr
+
+
+def test_finetune_from_csv_then_score(models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    call = ["finetune", str(models / "labels.csv"), "--models", str(models), "--accuracy", "top1", "--name", "file"]
+    call += ["--unit", "fraction", "--task", "mine", "--test-share", "0.4", "--out", str(out), "--json"]
+    result = runner.invoke(app, call)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["labels"] == 14
+    assert report["test"]["n"] == 10
+    assert report["test"]["rows"][0]["metrics"]["spearman"]["value"] > 0.5
+    scored = runner.invoke(app, ["score", "--json", "--predictor", str(out), "--task", "mine", str(next(models.glob("*.onnx")))])
+    assert 40 < json.loads(scored.stdout)[0]["accuracy"] < 100
+
+
+def test_finetune_names_the_missing_column(models: Path) -> None:
+    result = runner.invoke(app, ["finetune", str(models / "labels.csv"), "--models", str(models), "--name", "file"])
+    assert result.exit_code == 1
+    assert "top1" in result.stderr
+
+
+def test_benchmarks_lists_licences() -> None:
+    rows = json.loads(runner.invoke(app, ["benchmarks", "--json"]).output)
+    assert {"nas_bench_201", "nas_bench_macro", "imagenet_zoo"} <= {row["name"] for row in rows}
+    assert all(row["licence"] for row in rows)
+    assert "imagenet_zoo" in runner.invoke(app, ["benchmarks"]).output
+
+
+def test_evaluate_writes_json(benchmarks_root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    call = ["evaluate", "nas_bench_macro", "--data", str(benchmarks_root), "--limit", "60", "--out", str(out)]
+    result = runner.invoke(app, call)
+    assert result.exit_code == 0, result.output
+    rows = {row["name"]: row["metrics"] for row in json.loads(out.read_text())["rows"]}
+    assert {"predictor", "macs", "params", "depth", "convolutions", "best trivial"} <= set(rows)
+    assert {"spearman", "kendall", "ndcg@10", "regret@1%"} <= set(rows["predictor"])
+    assert all(np.isfinite(rows["macs"][name]["value"]) for name in ("spearman", "kendall"))
+
+
+def test_evaluate_refuses_an_unknown_benchmark() -> None:
+    result = runner.invoke(app, ["evaluate", "nasbench201"])
+    assert result.exit_code == 1
+    assert "nas_bench_201" in result.stderr

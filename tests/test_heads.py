@@ -1,0 +1,137 @@
+"""Heads: scikit-learn's contract, the same bytes for the same seed, and a lossless way to disk."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from archgauge.encoders.errors import ConfigError
+from archgauge.predictor.heads import HEADS, Head, head_class, make_head, register_head
+
+QUICK = {"gbdt": {"n_trees": 30}, "mlp": {"steps": 30}, "extra_trees": {"n_trees": 20}, "gp": {}}
+
+
+def data(n=120, d=12, seed=0):
+    random = np.random.default_rng(seed)
+    table = random.normal(size=(n, d))
+    return table, table[:, 0] + 0.5 * np.abs(table[:, 1]) + 0.05 * random.normal(size=n)
+
+
+def expected_failures(head):
+    reason = "rows are sampled or binned by number, so a row of weight 2 is not the same as the row twice"
+    return {
+        "check_sample_weight_equivalence_on_dense_data": reason,
+        "check_sample_weights_invariance": reason,
+    }
+
+
+@parametrize_with_checks([HEADS[n](**QUICK[n]) for n in sorted(QUICK)], expected_failed_checks=expected_failures)
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+def test_every_head_is_tested():
+    assert set(QUICK) == set(HEADS)
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_learns_a_simple_rule(name):
+    table, labels = data(250)
+    head = make_head(name).fit(table[:200], labels[:200])
+    assert np.corrcoef(head.predict(table[200:]), labels[200:])[0, 1] > 0.85
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_state_restores_the_same_predictions(name):
+    table, labels = data()
+    head = HEADS[name](**QUICK[name]).fit(table, labels)
+    state = head.state()
+    again = HEADS[name].restore(state)
+    np.testing.assert_array_equal(again.predict(table), head.predict(table))
+    assert again.get_params() == head.get_params()
+    assert all(isinstance(array, np.ndarray) for array in state.arrays.values())
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(name):
+    table, labels = data()
+    first, second, other = (HEADS[name](**QUICK[name], seed=seed).fit(table, labels).state() for seed in (1, 1, 2))
+    assert first.text == second.text
+    assert first.arrays.keys() == second.arrays.keys()
+    assert all(first.arrays[key].tobytes() == second.arrays[key].tobytes() for key in first.arrays)
+    differs = first.text != other.text or any(
+        first.arrays[key].tobytes() != other.arrays[key].tobytes() for key in first.arrays
+    )
+    assert differs == HEADS[name].seeded
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_handful_of_rows(name, n):
+    table, labels = data(20)
+    head = HEADS[name](**QUICK[name]).fit(table[:n], labels[:n])
+    assert np.isfinite(head.predict(table)).all()
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_constant_labels_and_columns_predict_the_constant(name):
+    table, _ = data()
+    table[:, 3] = 7
+    head = HEADS[name](**QUICK[name]).fit(table, np.full(len(table), 1.5))
+    np.testing.assert_allclose(head.predict(table + 1), 1.5, atol=0.02)
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_rows_without_weight_are_nearly_ignored(name):
+    table, labels = data(200)
+    wrong = labels.copy()
+    wrong[100:] = -5 * labels[100:]
+    weights = np.where(np.arange(200) < 100, 1.0, 1e-9)
+    head = make_head(name).fit(table, wrong, sample_weight=weights)
+    assert np.corrcoef(head.predict(table[:100]), labels[:100])[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(HEADS) if HEADS[name].takes_monotone])
+def test_monotone_constraint_holds(name):
+    table, labels = data(300, 4)
+    head = make_head(name, monotone=[1, 0, 0, 0]).fit(table, labels + np.sin(6 * table[:, 0]))
+    sweep = np.zeros((50, 4))
+    sweep[:, 0] = np.linspace(-2, 2, 50)
+    predicted = head.predict(sweep)
+    assert (np.diff(predicted) >= -1e-9).all()
+    assert predicted[-1] > predicted[0]
+    with pytest.raises(ConfigError, match="one per column"):
+        clone(head).fit(table[:, :3], labels)
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_before_fit(name):
+    with pytest.raises(NotFittedError):
+        HEADS[name]().predict(np.zeros((2, 3)))
+
+
+def test_far_inputs_stay_finite():
+    table, labels = data()
+    for name in HEADS:
+        head = HEADS[name](**QUICK[name]).fit(table, labels)
+        assert np.isfinite(head.predict(np.full((1, 12), 1e12))).all()
+
+
+def test_registry_refuses_a_taken_and_an_unknown_name():
+    with pytest.raises(ConfigError, match="registered already"):
+
+        @register_head("gbdt")
+        class Another(Head):
+            pass
+
+    with pytest.raises(ConfigError, match="did you mean 'gbdt'"):
+        head_class("gbtd")
+
+
+def test_heads_survive_the_copies_scikit_learn_makes_between_processes():
+    table, labels = data()
+    head = HEADS["gbdt"](n_trees=5).fit(table, labels)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(head)).predict(table), head.predict(table))

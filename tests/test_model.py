@@ -1,0 +1,337 @@
+"""The predictor from fit to score: contract, honesty, few labels."""
+
+from math import isnan
+
+import numpy as np
+import pytest
+
+from archgauge.datasets.benchmark import Benchmark, leave_space_out
+from archgauge.encoders.errors import ConfigError, DataError, NotFittedError, ReadError
+from archgauge.encoders.graph import ArchGraph, Node
+from archgauge.predictor.evaluation import few_shot, leave_groups_out
+from archgauge.predictor.metrics import kendall
+from archgauge.predictor.model import Predictor
+
+
+def network(widths, kernel=3, resolution=32, odd=False):
+    """A chain of convolutions and ReLUs."""
+    nodes = [Node("Input", (), (1, 3, resolution, resolution))]
+    for width in widths:
+        channels = nodes[-1].shape[1]
+        shape = (1, int(width), resolution, resolution)
+        weights = ((int(width), channels, kernel, kernel),)
+        nodes.append(Node("Conv", (len(nodes) - 1,), shape, (("bias", 1),), weights, params=int(np.prod(weights[0]))))
+        nodes.append(Node("Relu", (len(nodes) - 1,), shape))
+    if odd:
+        nodes.append(Node("my.domain::Magic", (len(nodes) - 1,), nodes[-1].shape))
+    nodes.append(Node("GlobalAveragePool", (len(nodes) - 1,), (1, nodes[-1].shape[1], 1, 1)))
+    return ArchGraph(tuple(nodes), (len(nodes) - 1,))
+
+
+def space(name, n=60, seed=0, task="toy", kernel=3, relatives="", families=0):
+    """Networks whose accuracy grows with depth and width, saturating, with a little noise."""
+    random = np.random.default_rng(seed)
+    graphs, accuracy = [], []
+    while len(graphs) < n:
+        widths = 4 * random.integers(1, 17, random.integers(1, 7))
+        graph = network(widths, kernel)
+        if graph in graphs:
+            continue
+        graphs.append(graph)
+        accuracy.append(90 - 60 / (1 + 0.3 * len(widths) * np.log(widths.mean())) + random.normal(0, 0.5))
+    groups = tuple(f"family {i % families}" for i in range(n)) if families else ()
+    names = tuple(f"{name} {i}" for i in range(n))
+    return Benchmark(name, task, graphs, np.array(accuracy), names, groups, relatives or name)
+
+
+def quick(**options):
+    return Predictor(**{"heads": ("gbdt", "gp"), "n_seeds": 2, "options": {"gbdt": {"n_trees": 120}}, **options})
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return space("alpha", 90, seed=1)
+
+
+@pytest.fixture(scope="module")
+def fitted(bench):
+    return quick().fit(bench.select(range(60)))
+
+
+@pytest.fixture(scope="module")
+def two_spaces():
+    return quick().fit([space("alpha", 50, 1), space("beta", 50, 2, "other", kernel=5)])
+
+
+def test_learns_to_rank_and_to_estimate(fitted, bench):
+    rest = bench.select(range(60, 90))
+    scores = fitted.score(rest)
+    assert kendall(rest.accuracy, [s.rank_score for s in scores]) > 0.75
+    assert np.mean([abs(s.accuracy - a) for s, a in zip(scores, rest.accuracy, strict=True)]) < 1.5
+    inside = [s.low <= a <= s.high for s, a in zip(scores, rest.accuracy, strict=True)]
+    assert np.mean(inside) >= 0.75
+    assert all(0 <= s.low <= s.accuracy <= s.high <= 100 for s in scores)
+    assert {s.task for s in scores} == {"toy"}
+    assert [s.name for s in scores] == list(rest.names)
+
+
+def test_members_differ(fitted, bench):
+    one = quick(heads=("gbdt",), n_seeds=3).fit(bench)
+    assert min(score.spread for score in one.score(bench)) > 0
+    assert fitted.report["heads"].keys() == {"gbdt", "gp"}
+    assert sum(head["weight"] for head in fitted.report["heads"].values()) == pytest.approx(1)
+
+
+def test_a_score_does_not_depend_on_the_company(fitted, bench):
+    together = fitted.score(bench)
+    assert fitted.score(bench.graphs[3])[0].rank_score == pytest.approx(together[3].rank_score, abs=1e-9)
+
+
+def test_distance_is_small_inside_and_large_outside(fitted, bench):
+    near, far = fitted.score([bench.graphs[0], network([2000] * 40, 11, 300)])
+    assert near.distance < 1 < far.distance
+    assert far.high - far.low > near.high - near.low
+
+
+def test_rank_is_the_order_of_scores(fitted, bench):
+    ranked = fitted.rank(bench)
+    values = [entry.score.rank_score for entry in ranked]
+    assert values == sorted(values, reverse=True)
+    assert sorted(entry.index for entry in ranked) == list(range(len(bench)))
+    assert all(entry.name == bench.names[entry.index] for entry in ranked)
+
+
+def test_embed_is_scaled_and_named(fitted, bench):
+    vectors = fitted.embed(bench.select(range(60)))
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (60, len(fitted.columns))
+    assert np.abs(vectors.mean(0)).max() < 0.2
+    np.testing.assert_array_equal(fitted.embed(bench.graphs[5]), vectors[5:6])
+
+
+def test_unknown_operators_are_reported(fitted):
+    score = fitted.score(network([8, 8], odd=True))[0]
+    assert score.unknown_ops == ("my.domain::Magic",)
+    assert 0 < score.unknown_share < 0.5
+
+
+def test_a_network_that_cannot_be_read(fitted, tmp_path, bench):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(ReadError, match="broken"):
+        fitted.score([bench.graphs[0], broken])
+    scores = fitted.score([bench.graphs[0], broken, tmp_path / "missing.onnx", bench.graphs[1]], on_error="skip")
+    assert [score.error is None for score in scores] == [True, False, False, True]
+    assert scores[1].name == "broken.onnx"
+    assert isnan(scores[1].rank_score)
+    assert scores[1].accuracy is None
+    assert scores[3].rank_score == pytest.approx(fitted.score(bench.graphs[1])[0].rank_score)
+    ranked = fitted.rank([broken, bench.graphs[0]], on_error="skip")
+    assert [entry.index for entry in ranked] == [1, 0]
+    with pytest.raises(ConfigError, match="on_error"):
+        fitted.score(bench, on_error="ignore")
+
+
+def test_nothing_to_score_gives_nothing(fitted):
+    assert fitted.score([]) == []
+    assert fitted.rank([]) == []
+
+
+def test_tasks(two_spaces, bench):
+    assert two_spaces.tasks == ("toy", "other")
+    plain = two_spaces.score(bench.graphs[0])[0]
+    assert plain.accuracy is None
+    assert plain.task == ""
+    named = two_spaces.score(bench.graphs[0], task="other")[0]
+    assert 0 <= named.low <= named.accuracy <= named.high <= 100
+    assert named.rank_score == plain.rank_score
+    with pytest.raises(ConfigError, match="expected one of toy, other"):
+        two_spaces.score(bench, task="imagenet1k")
+
+
+def test_two_benchmarks_of_one_task_are_blended_by_closeness():
+    low, high = space("alpha", 40, 1), space("beta", 40, 2, kernel=5)
+    low = Benchmark(low.name, low.task, low.graphs, low.accuracy - 25, low.names, relatives=low.relatives)
+    model = quick(pool=False).fit([low, high])
+    for bench in (low, high):
+        errors = [s.accuracy - a for s, a in zip(model.score(bench, task="toy"), bench.accuracy, strict=True)]
+        assert np.abs(errors).mean() < 4
+
+
+def test_pool_scores_are_marked_and_single_ones_kept(two_spaces, fitted, bench):
+    pooled, single = two_spaces.score(bench, pool=True), two_spaces.score(bench)
+    assert all(score.pooled for score in pooled)
+    assert not any(score.pooled for score in single)
+    assert [s.rank_score for s in pooled] != [s.rank_score for s in single]
+    assert not any(score.pooled for score in fitted.score(bench, pool=True))
+    rows = [row.name for row in two_spaces.evaluate(space("gamma", 30, 5, "third")).rows]
+    assert rows[:2] == ["predictor", "predictor, pool"]
+
+
+def test_labels_of_one_benchmark_are_not_compared_with_those_of_another():
+    low, high = space("alpha", 40, 1), space("beta", 40, 2, kernel=5)
+    shifted = Benchmark(low.name, low.task, low.graphs, low.accuracy * 0.3, low.names, relatives=low.relatives)
+    scores = [
+        [score.rank_score for score in quick(heads=("gbdt",), n_seeds=1).fit([first, high]).score(high)]
+        for first in (low, shifted)
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_target_labels_cannot_leak_into_zero_shot_scores():
+    spaces = [space("alpha", 30, 1), space("beta", 30, 2, kernel=5), space("beta", 30, 2, "other", kernel=5)]
+    target = spaces[1]
+    noise = np.random.default_rng(0).uniform(0, 100, len(target))
+    tampered = [
+        Benchmark(b.name, b.task, b.graphs, noise, b.names, relatives=b.relatives) if b.name == "beta" else b
+        for b in spaces
+    ]
+    outcomes = []
+    for benchmarks in (spaces, tampered):
+        train, held = leave_space_out(benchmarks, "beta:toy")
+        model = quick(n_seeds=1).fit(train)
+        outcomes.append([(s.rank_score, s.accuracy, s.low, s.high, s.distance) for s in model.score(held, pool=True)])
+    assert outcomes[0] == outcomes[1]
+
+
+def test_evaluate_prints_the_trivial_rows_and_leaves_out_what_was_seen(fitted, bench):
+    result = fitted.evaluate(bench)
+    assert (result.n, result.seen) == (30, 60)
+    names = [row.name for row in result.rows]
+    assert names == ["predictor", "macs", "params", "depth", "convolutions", "best trivial"]
+    best = max(row.metrics["kendall"].value for row in result.rows[1:5])
+    assert result.rows[5].metrics["kendall"].value == best
+    assert result["kendall"] > 0.7
+    interval = result.rows[0].metrics["kendall"]
+    assert interval.low < interval.value < interval.high
+    stored = result.to_dict()
+    assert stored["rows"][0]["metrics"]["mae"]["value"] == result["mae"]
+    for text in ("best trivial", "60 more were in the training data", "regret_top_1_percent"):
+        assert text in result.table()
+    with pytest.raises(DataError, match="nothing is left"):
+        fitted.evaluate(bench.select(range(10)))
+    assert fitted.evaluate(bench.select(range(10)), exclude_seen=False).n == 10
+
+
+def test_evaluate_on_an_unknown_task_measures_the_ranking_only(fitted):
+    result = fitted.evaluate(space("gamma", 20, 9, "third"), n_resamples=0)
+    assert "mae" not in result.rows[0].metrics
+    assert isnan(result.rows[0].metrics["kendall"].low)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 20])
+def test_finetune_with_a_handful_of_labels(two_spaces, n):
+    target = space("gamma", 60, 7, "new", kernel=7)
+    few = target.select(range(n))
+    before = [s.rank_score for s in two_spaces.score(target)]
+    tuned = two_spaces.finetune(few)
+    assert [s.rank_score for s in two_spaces.score(target)] == before
+    rest = target.select(range(20, 60))
+    scores = tuned.score(rest)
+    zero_shot = kendall(rest.accuracy, [s.rank_score for s in two_spaces.score(rest)])
+    assert kendall(rest.accuracy, [s.rank_score for s in scores]) > zero_shot - 0.1
+    assert tuned.tasks == ("new",)
+    assert all(0 <= s.low <= s.accuracy <= s.high <= 100 for s in scores)
+    assert tuned.report["labels"] == n
+    if n == 1:
+        assert kendall(before, [s.rank_score for s in tuned.score(target)]) == pytest.approx(1)
+        assert scores[0].accuracy == pytest.approx(few.accuracy[0], abs=1e-6)
+    if n == 20:
+        assert np.mean([abs(s.accuracy - a) for s, a in zip(scores, rest.accuracy, strict=True)]) < 4
+        assert isinstance(tuned.report["prior_kendall"], float)
+
+
+@pytest.mark.parametrize("n", [2, 30])
+def test_finetune_on_constant_labels_keeps_the_ranking(two_spaces, n):
+    target = space("gamma", n, 7, "new", kernel=7)
+    flat = Benchmark("flat", "new", target.graphs, np.full(n, 70.0), target.names)
+    tuned = two_spaces.finetune(flat)
+    before = [s.rank_score for s in two_spaces.score(target)]
+    assert kendall(before, [s.rank_score for s in tuned.score(target)]) == pytest.approx(1)
+    assert all(s.accuracy == pytest.approx(70) for s in tuned.score(target))
+
+
+def test_finetune_keeps_the_earlier_scale_of_a_known_task(two_spaces):
+    few = space("gamma", 20, 7, "toy", kernel=3).select([0])
+    tuned = two_spaces.finetune(few)
+    estimates = [s.accuracy for s in tuned.score(space("gamma", 20, 7, "toy"))]
+    assert np.ptp(estimates) > 1
+    assert tuned.score(few)[0].high < 100
+
+
+def test_finetune_twice(two_spaces):
+    first = two_spaces.finetune(space("gamma", 10, 7, "new", kernel=7))
+    second = first.finetune(space("delta", 10, 8, "newer", kernel=1))
+    assert second.tasks == ("newer",)
+    assert all(np.isfinite(s.rank_score) for s in second.score(space("delta", 20, 8)))
+
+
+def test_finetune_uses_its_labels():
+    upside_down = space("alpha", 60, 3)
+    flipped = Benchmark("flipped", "toy", upside_down.graphs, 100 - upside_down.accuracy, upside_down.names)
+    model = quick().fit(space("alpha", 60, 1))
+    tuned = model.finetune(flipped.select(range(40)))
+    assert tuned.evaluate(flipped)["kendall"] > 0.5
+    assert tuned.report["prior_kendall"] < -0.5
+
+
+def test_leave_groups_out_never_trains_on_the_family(monkeypatch):
+    bench = space("alpha", 40, 4, families=5)
+    trained, scored = [], []
+    fit, score = Predictor.fit, Predictor.score
+
+    def spy_fit(self, benchmarks, **options):
+        trained.append(set(benchmarks.groups))
+        return fit(self, benchmarks, **options)
+
+    def spy_score(self, networks, **options):
+        scored.append(set(networks.groups))
+        return score(self, networks, **options)
+
+    monkeypatch.setattr(Predictor, "fit", spy_fit)
+    monkeypatch.setattr(Predictor, "score", spy_score)
+    result = leave_groups_out(lambda: quick(heads=("gp",)), bench, n_folds=None)
+    assert len(trained) == len(scored) == 5
+    assert all(not (a & b) for a, b in zip(trained, scored, strict=True))
+    assert result.n == 40
+    assert result["kendall"] > 0.6
+    assert result["mae"] < 3
+
+
+def test_few_shot_improves_with_labels():
+    bench = space("alpha", 90, 4)
+    curve = few_shot(quick(heads=("gp",)).fit, bench, sizes=(6, 50), seeds=3)
+    assert curve.values["kendall"].shape == (2, 3)
+    low, high = curve.values["kendall"].mean(1)
+    assert low < high
+    assert curve.to_dict()["rows"][1]["labels"] == 50
+    assert "±" in curve.table()
+
+
+def test_options_are_checked():
+    for options in (
+        {"heads": ()},
+        {"options": {"gbdt": {"trees": 5}}},
+        {"options": {"forest": {}}},
+        {"heads": ("gbdt", "gbdt")},
+        {"heads": ("svm",)},
+        {"encoders": ("magic",)},
+    ):
+        with pytest.raises(ConfigError):
+            Predictor(**options)
+    with pytest.raises(ConfigError, match="n_seeds"):
+        Predictor(n_seeds=0)
+    assert Predictor(heads="gbdt").heads == ("gbdt",)
+
+
+def test_before_fit(bench):
+    for use in (lambda p: p.score(bench), lambda p: p.embed(bench), lambda p: p.report, lambda p: p.finetune(bench)):
+        with pytest.raises(NotFittedError, match="not fitted"):
+            use(Predictor())
+
+
+def test_the_same_benchmark_twice_is_refused(bench):
+    with pytest.raises(DataError, match="given twice"):
+        quick().fit([bench, bench])
+    with pytest.raises(DataError, match="at least one"):
+        quick().fit([])
