@@ -2,8 +2,9 @@
 
     python benchmarks/few_shot.py --benchmark nas_bench_201:cifar10 --labels 78 781 --seeds 5
 
-Prints the mean and the standard deviation over the seeds of Spearman, Kendall, NDCG@10 and top-1 % regret, and the trivial
-rows on the whole benchmark. Needs the benchmark's files (ARCHGAUGE_DATA).
+Prints mean and standard deviation over the seeds of Spearman, Kendall, NDCG@10 and top-1 % regret on the networks that
+are left (copies of the training graphs removed; once more with them, as papers do), and the trivial rows on the whole
+benchmark. Needs the benchmark's files (ARCHGAUGE_DATA).
 """
 
 import argparse
@@ -16,6 +17,7 @@ from archgauge.predictor.metrics import kendall, spearman
 
 
 def main() -> None:
+    """Runs the measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmark", default="nas_bench_201:cifar10")
     parser.add_argument("--labels", type=int, nargs="+", default=[78, 781])

@@ -1,10 +1,10 @@
-"""Scores the nine classic networks inside the installed `onnx` package and compares their order with published accuracies.
+"""Scores the nine classic networks inside the installed `onnx` package and compares their order with publications.
 
     python benchmarks/light_models.py
 
 The published top-1 accuracies are those that torchvision (weights IMAGENET1K_V1) and pytorchcv state for the same
-architectures; they stand in the embedded zoo. Two rows: the predictor that ships (it has seen several of these architectures)
-and one trained on the zoo without any family that holds one of them (zero-shot).
+architectures; they stand in the embedded zoo. Two columns: the predictor that ships, which has seen several of these
+architectures, and one trained on the zoo without any family that holds one of them.
 """
 
 import argparse
@@ -33,6 +33,7 @@ SAME = {
 
 
 def main() -> None:
+    """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -37,7 +37,7 @@ def suite() -> Iterator[tuple[str, str, Path | bytes]]:
     shipped = (data / "node").is_dir()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        cases = [] if shipped else collect_testcases(None)  # type: ignore[arg-type]
+        cases = [] if shipped else collect_testcases(None)
     for case in cases:
         if case.model is not None:
             yield "node", case.name, case.model.SerializeToString()

@@ -61,7 +61,7 @@ def chain(cells: int) -> bytes:
     x = net.conv(net.input, 16)
     for _ in range(cells):
         x = net.add(x, net.relu(net.batch_norm(net.conv(x, 16))))
-    return net.build(net.linear(net.flatten(net.global_avg_pool(x)), 10)).SerializeToString()
+    return bytes(net.build(net.linear(net.flatten(net.global_avg_pool(x)), 10)).SerializeToString())
 
 
 def twins(cells: int) -> bytes:
@@ -71,7 +71,7 @@ def twins(cells: int) -> bytes:
     for _ in range(cells):
         branches = [net.relu(net.batch_norm(net.conv(x, 16))) for _ in range(2)]
         x = net.add(branches[0], branches[1])
-    return net.build(net.linear(net.flatten(net.global_avg_pool(x)), 10)).SerializeToString()
+    return bytes(net.build(net.linear(net.flatten(net.global_avg_pool(x)), 10)).SerializeToString())
 
 
 def main() -> None:
@@ -79,7 +79,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=40)
     repeats = parser.parse_args().repeats
-    print(f"{'ms of processor time':28} {'nodes':>6} {'load+inf':>9} {'read':>9} {'ratio':>6} {'+stats':>9} {'ratio':>6}")
+    print(
+        f"{'ms of processor time':28} {'nodes':>6} {'load+inf':>9} {'read':>9} {'ratio':>6} {'+stats':>9} {'ratio':>6}"
+    )
     ratios = []
     for spec in nas_bench_201.sample(5, seed=0):
         data = nas_bench_201.build(spec, "cifar10").SerializeToString()

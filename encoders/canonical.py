@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
-from .draft import Attributes, Draft, DraftNode
+from .draft import COMMUTATIVE, Attributes, Draft, DraftNode
 from .graph import ArchGraph, Node, Shape
+from .shapes import broadcast
 
 _ABSORBING = frozenset({"Conv", "ConvTranspose", "Linear", "BatchNormalization"})
 _AFFINE = frozenset({"BatchNormalization", "Add", "Mul"})
@@ -86,12 +87,42 @@ def _over_channels(shape: Shape, layer: DraftNode) -> bool:
     return len(layer.shape) > 1 and shape == (layer.shape[1], *(1,) * (len(layer.shape) - 2))
 
 
-# --- canonical order -----------------------------------------------------------------------------------------------
+def merge_sums(draft: Draft, outputs: Sequence[int], alive: list[int]) -> list[int]:
+    """Makes a chain or tree of sums one sum of all its terms, so that it does not matter which are added first.
 
-COMMUTATIVE = frozenset(
-    {"Add", "Mul", "Max", "Min", "Mean", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor"}
-)
-"""Operators whose operands may change places (a Sum has become Adds)."""
+    Precondition: none. Postcondition: no term of a sum is itself a sum of the same shape that nothing else uses.
+    Returns the positions in `alive` that are left.
+    """
+    nodes = draft.nodes
+    sums = [p for p in alive if nodes[p].op == "Add" and len(nodes[p].inputs) > 1]
+    inner = {i for p in sums for i in nodes[p].inputs if nodes[i].op == "Add" and len(nodes[i].inputs) > 1}
+    if not inner:
+        return alive
+    uses = dict.fromkeys(inner, 0)
+    for position in alive:
+        for operand in nodes[position].inputs:
+            if operand in inner:
+                uses[operand] += 1
+    gone: set[int] = set()
+    for position in sums:
+        node = nodes[position]
+        terms: list[int] = []
+        for operand in node.inputs:
+            if (
+                operand in inner
+                and uses[operand] == 1
+                and operand not in outputs
+                and nodes[operand].shape == node.shape
+            ):
+                terms.extend(nodes[operand].inputs)
+                gone.add(operand)
+            else:
+                terms.append(operand)
+        node.inputs = tuple(terms)
+    return [position for position in alive if position not in gone] if gone else alive
+
+
+# --- canonical order -----------------------------------------------------------------------------------------------
 
 _MASK = (1 << 64) - 1
 
@@ -114,47 +145,53 @@ def finish(draft: Draft, outputs: Sequence[int], alive: list[int]) -> ArchGraph:
 
     The order is a depth-first walk from the outputs towards the inputs, operands before consumers. Operands of
     commutative operators are visited in the order of structural keys (what lies before and behind them), so that
-    neither names nor the order in the file play a part.
+    neither names nor the order in the file play a part. Sums of several become chains of sums of two.
     """
     nodes = draft.nodes
+    alive = merge_sums(draft, outputs, alive)
     keys = _structural_keys(nodes, alive, outputs)
     order: list[int] = []
-    place: dict[int, int] = {}
+    placed: set[int] = set()
     for output in outputs:
         stack = [output]
         while stack:
             position = stack[-1]
-            if position in place:
+            if position in placed:
                 stack.pop()
                 continue
             node = nodes[position]
             inputs = node.inputs
             for operand in inputs:
-                if operand not in place:
+                if operand not in placed:
                     break
             else:
-                place[position] = len(order)
+                placed.add(position)
                 order.append(position)
                 stack.pop()
                 continue
             if len(inputs) > 1:
                 if node.op in COMMUTATIVE:
                     inputs = tuple(sorted(inputs, key=keys.__getitem__))
-                stack.extend([i for i in reversed(inputs) if i not in place])
+                stack.extend([i for i in reversed(inputs) if i not in placed])
             else:
                 stack.append(inputs[0])
-    return _emit(nodes, order, place, outputs)
+    return _emit(nodes, order, outputs)
 
 
-def _emit(nodes: list[DraftNode], order: list[int], place: dict[int, int], outputs: Sequence[int]) -> ArchGraph:
+def _emit(nodes: list[DraftNode], order: list[int], outputs: Sequence[int]) -> ArchGraph:
+    place: dict[int, int] = {}
     counted: set[str] = set()
     first_user: dict[str, int] = {}
     result: list[Node] = []
-    for here, position in enumerate(order):
+    for position in order:
         node = nodes[position]
         inputs = tuple([place[i] for i in node.inputs])
         if len(inputs) > 1 and node.op in COMMUTATIVE:
             inputs = tuple(sorted(inputs))
+            while len(inputs) > 2 and node.op == "Add":
+                result.append(Node("Add", inputs[:2], broadcast([result[i].shape for i in inputs[:2]]) or ()))
+                inputs = (len(result) - 1, *inputs[2:])
+        here = place[position] = len(result)
         params, tied = 0, -1
         shapes: tuple[Shape, ...] = ()
         stored = node.bias

@@ -19,6 +19,12 @@ Attributes = tuple[tuple[str, AttributeValue], ...]
 """Attributes sorted by name."""
 
 
+COMMUTATIVE = frozenset(
+    {"Add", "Mul", "Max", "Min", "Mean", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor"}
+)
+"""Operators whose operands may change places (a Sum has become Adds)."""
+
+
 class Constant:
     """A tensor that does not depend on any input of the network.
 
@@ -142,6 +148,8 @@ class Draft:
         bias: Sources = (),
     ) -> int:
         """The position of this node, which is new unless an equal one exists."""
+        if len(inputs) > 1 and op in COMMUTATIVE:
+            inputs = tuple(sorted(inputs))
         key: Any = (op, inputs, shape, attributes)
         if weights or bias:
             key += (bias, *[_identity(weight) for weight in weights])

@@ -123,12 +123,12 @@ def normalised(draft: Draft, numerator: int, denominator: int, shape: Shape) -> 
         inside = draft.nodes[inside.inputs[0]]
     if inside.op == "Reshape":
         inside = draft.nodes[inside.inputs[0]]
-    if inside.op != "ReduceMean":
+    axes = _mean_axes(inside)
+    if axes is None:
         return None
     square = draft.nodes[inside.inputs[0]]
     if square.op != "Mul" or len(square.inputs) != 2 or square.inputs[0] != square.inputs[1]:
         return None
-    axes = inside.attribute("axes")
     rank = len(shape)
     if axes != tuple(range(axes[0], rank)) or axes[0] == 0 or draft.shape(square.inputs[0]) != shape:
         return None
@@ -149,7 +149,15 @@ def centred(draft: Draft, position: int, axes: tuple[int, ...]) -> int | None:
         return None
     x, mean = node.inputs
     average = draft.nodes[mean]
-    return x if average.op == "ReduceMean" and average.inputs == (x,) and average.attribute("axes") == axes else None
+    return x if average.inputs == (x,) and _mean_axes(average) == axes else None
+
+
+def _mean_axes(node: DraftNode) -> tuple[int, ...] | None:
+    """The axes that this node takes the mean over; None if it does not."""
+    if node.op == "GlobalAveragePool":
+        return tuple(range(2, len(node.shape)))
+    axes: tuple[int, ...] | None = node.attribute("axes") if node.op == "ReduceMean" else None
+    return axes
 
 
 def scaled(draft: Draft, position: int, factor: Constant, shape: Shape) -> int | None:

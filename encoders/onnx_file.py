@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from .draft import SMALL
 from .errors import LimitError, ReadError, UnreadableFileError

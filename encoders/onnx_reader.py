@@ -9,7 +9,7 @@ in canonical order (`canonical`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -85,6 +85,8 @@ def read(
         if not label or error.source:
             raise
         raise type(error)(error.reason, source=label, node=error.node) from error
+    except _SENSELESS as error:
+        raise ReadError(f"the model is malformed ({type(error).__name__}: {error})", source=label) from error
 
 
 # --- static shapes --------------------------------------------------------------------------------------------------
@@ -288,6 +290,8 @@ class _Reader:
         drafted, known_shapes = draft.nodes, self._known_shapes
         for node in nodes:
             op, outputs = node.op_type, node.output
+            if not isinstance(op, str):
+                raise ReadError(f"an operator is called {op!r}, which is no UTF-8 text")
             single = len(outputs) == 1
             name = outputs[0] if outputs else node.name
             try:
@@ -411,10 +415,13 @@ class _Reader:
     ) -> list[Shape]:
         """Output shapes that the table does not know; see `read` for what is assumed where nothing is known."""
         op, outputs = node.op_type, node.output
+        if op == "Split" and _is_dangerous(node):
+            raise ReadError(f"Split has {len(outputs)} outputs and promises more")
         if op in _COLLECTIONS:
             return [self._as_stated(None, output) or () for output in outputs]
         shapes = [o if isinstance(o, Constant) or o is None else self.draft.shape(o) for o in operands]
-        if op in _WINDOWED and not node.domain and len(outputs) == 1 and None not in shapes[:2]:
+        windowed = op in _WINDOWED and len(outputs) == 1 and None not in shapes[:2]
+        if (windowed or op == "Einsum") and node.domain in _STANDARD:
             sizes = ", ".join(str(o.shape if isinstance(o, Constant) else o) for o in shapes)
             raise ReadError(f"{op} with the attributes {attributes} does not fit operands of the shapes {sizes}")
         key = (node.domain, op, id(attributes), len(outputs), *[_content(shape) for shape in shapes])
@@ -572,7 +579,8 @@ _FEW = 16
 """Stored float tensors with more elements than this are weights, whose values nobody asks for."""
 _NO_ATTRIBUTES: dict[str, Any] = {}
 _FIRST_ONLY = frozenset({"Dropout", "BatchNormalization"})  # whose further outputs mean nothing at inference
-_WINDOWED = frozenset({"Conv", "MaxPool", "AveragePool"})  # where the table knows no shape, there is none
+_WINDOWED = frozenset({"Conv", "MaxPool", "AveragePool"})
+"""Where the table knows no shape there is none; onnx's inference makes one up."""
 _COLLECTION_OPS = (
     "SequenceConstruct SequenceEmpty SequenceInsert SequenceErase SequenceAt SequenceLength SequenceMap "
     "SplitToSequence ConcatFromSequence Optional OptionalGetElement OptionalHasElement ZipMap DictVectorizer CastMap"
@@ -592,6 +600,11 @@ _SENSELESS = (
 )
 """What malformed attributes and operands make rules raise."""
 _TYPES = onnx.TensorProto
+_PLAIN: dict[int, np.dtype[Any]] = {
+    _TYPES.INT64: np.dtype("<i8"),
+    _TYPES.INT32: np.dtype("<i4"),
+    _TYPES.FLOAT: np.dtype("<f4"),
+}
 _FLOATS = frozenset(
     {
         _TYPES.FLOAT,
@@ -634,6 +647,9 @@ def _content(shape: Shape | Constant | None) -> Any:
 
 def _stored_value(tensor: onnx.TensorProto, name: str, size: int) -> np.ndarray | None:
     """The numbers of a tensor; None if the file does not hold them."""
+    plain = _PLAIN.get(tensor.data_type)
+    if plain is not None and len(tensor.raw_data) == size * plain.itemsize and size:
+        return np.frombuffer(tensor.raw_data, plain).reshape(tuple(tensor.dims))
     if size and not (
         tensor.raw_data
         or tensor.float_data
@@ -668,10 +684,28 @@ def _stated_shapes(model: onnx.ModelProto) -> dict[str, Dims]:
 
 def _whole_inference(model: onnx.ModelProto) -> dict[str, Dims]:
     """What ONNX's inference over the whole model finds; nothing if it fails."""
+    if any(map(_is_dangerous, _all_nodes(model.graph))):
+        return {}
     try:
-        return _stated_shapes(shape_inference.infer_shapes(model, data_prop=True))
+        return _stated_shapes(shape_inference.infer_shapes(model))
     except Exception:  # onnx raises several unrelated types, RuntimeError among them; this is the last resort anyway
         return {}
+
+
+def _is_dangerous(node: onnx.NodeProto) -> bool:
+    """Whether ONNX's inference may hang on this operator, or make as many shapes as a number in the file says."""
+    if node.op_type == "Split":
+        return any(a.name == "num_outputs" and a.i > len(node.output) for a in node.attribute)
+    return node.op_type == "Einsum"
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of all bodies in it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _all_nodes(attribute.g)
 
 
 def _strings(attribute: onnx.AttributeProto) -> tuple[str, ...]:
@@ -706,9 +740,11 @@ def _attributes(node: onnx.NodeProto, opset: int) -> dict[str, Any]:
     defaults = _defaults(node.op_type, node.domain, opset)
     found: dict[str, Any] = {}
     for attribute in node.attribute:
-        value = _value(attribute)
-        if value is not None and (attribute.name not in defaults or value != defaults[attribute.name]):
-            found[attribute.name] = value
+        value, name = _value(attribute), attribute.name
+        if not isinstance(name, str):
+            raise ValueError(f"an attribute is called {name!r}, which is no UTF-8 text")
+        if value is not None and (name not in defaults or value != defaults[name]):
+            found[name] = value
     return found
 
 

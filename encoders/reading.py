@@ -30,9 +30,11 @@ def read(
 
     Args:
         source: Path of an ONNX file, its bytes, a loaded `onnx.ModelProto`, a `torch.nn.Module` (needs the extra
-            `torch-export`), or an `ArchGraph`, which comes back as it is. Weights and external data files are not needed.
-        input_shapes: Shapes of the inputs, batch included. ONNX: only where dimensions other than the batch are dynamic,
-            by input name: `{"x": (1, 3, 224, 224)}`. Modules: always, e.g. `(1, 3, 224, 224)`, or by argument name.
+            `torch-export`), or an `ArchGraph`, which comes back as it is. Neither weights nor external data files are
+            needed.
+        input_shapes: Shapes of the inputs, batch included. ONNX: only where dimensions other than the batch are
+            dynamic, by input name: `{"x": (1, 3, 224, 224)}`. Modules: always, e.g. `(1, 3, 224, 224)`, or by argument
+            name.
         limits: Bounds on size that protect from absurd files.
 
     Returns:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from hashlib import sha256
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError, DataError
+from .files import replacing
 from .graph import ArchGraph
 
 Floats = NDArray[np.float64]
@@ -181,16 +181,12 @@ def _encode(
 ) -> Iterator[_Block]:
     blocks = [items[i : i + _BLOCK] for i in range(0, len(items), _BLOCK)]
     if workers > 1 and len(blocks) > 1:
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
+        import joblib
 
-        with ProcessPoolExecutor(min(workers, len(blocks)), mp_context=get_context("spawn")) as pool:
-            starts = range(0, len(blocks), 4 * workers)
-            for start in starts:  # a few blocks at a time: graphs are larger than rows
-                some = blocks[start : start + 4 * workers]
-                work = pool.map(_encode_by_name, [encoder.name] * len(some), [[graphs[i] for _, i in b] for b in some])
-                for block, table in zip(some, work, strict=True):
-                    yield tuple(key for key, _ in block), table
+        jobs = (joblib.delayed(_encode_by_name)(encoder.name, [graphs[i] for _, i in block]) for block in blocks)
+        tables = joblib.Parallel(min(workers, len(blocks)), backend="loky", return_as="generator")(jobs)
+        for block, table in zip(_tracked(blocks, encoder.name, progress), tables, strict=True):
+            yield tuple(key for key, _ in block), table
         return
     for block in _tracked(blocks, encoder.name, progress):
         yield tuple(key for key, _ in block), encoder.encode([graphs[i] for _, i in block])
@@ -240,12 +236,5 @@ def _read_rows(file: Path) -> dict[str, Floats]:
 def _write_rows(file: Path, rows: dict[str, Floats]) -> None:
     everything = {**_read_rows(file), **rows}  # another process may have added rows meanwhile
     keys = sorted(everything)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, keys=np.array(keys, dtype="S64"), table=np.stack([everything[key] for key in keys]))
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(file) as stream:
+        np.savez(stream, keys=np.array(keys, dtype="S64"), table=np.stack([everything[key] for key in keys]))

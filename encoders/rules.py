@@ -376,30 +376,24 @@ def _normalization(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
 
 @rule("Add", "Sum")
 def _add(draft: Draft, raw: RawOperator) -> Operand:
-    """Sums of several are chains of sums of two, nodes first, then constants; zeros are left out."""
+    """One sum of all operands that are nodes, then one of each constant; zeros are left out."""
     operands, shape = raw.operands, raw.shapes[0]
     left, right = operands[0], operands[-1]
     if len(operands) == 2 and left.__class__ is int and right.__class__ is int:
         return draft.add("Add", (left, right), shape)
-    total: int | None = None
-    for operand in operands:
-        if isinstance(operand, int):
-            total = operand if total is None else _sum(draft, total, operand, raw.name)
-    assert total is not None, "operators without a live operand are folded"
+    terms = tuple([operand for operand in operands if isinstance(operand, int)])
+    total = terms[0]
+    if len(terms) > 1:
+        sizes = broadcast([draft.shape(term) for term in terms])
+        if sizes is None:
+            raise ReadError("a sum of shapes that do not broadcast", node=raw.name)
+        total = draft.add("Add", terms, sizes)
     for operand in operands:
         if isinstance(operand, Constant) and not operand.dead and not operand.is_number(0):
             total = _shifted(draft, total, _plain(draft, operand))
     if draft.shape(total) != shape:  # a dead operand still broadcasts
         return draft.add("Expand", (total,), shape)
     return total
-
-
-def _sum(draft: Draft, left: int, right: int, name: str) -> int:
-    shapes = draft.shape(left), draft.shape(right)
-    shape = broadcast(shapes)
-    if shape is None:
-        raise ReadError(f"a sum of shapes {shapes[0]} and {shapes[1]}, which do not broadcast", node=name)
-    return draft.add("Add", (left, right), shape)
 
 
 def _shifted(draft: Draft, position: int, shift: Constant) -> int:
@@ -617,7 +611,10 @@ def _reshape(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
 def _transpose(draft: Draft, raw: RawOperator) -> Operand:
     source = _node(raw, 0)
     rank = len(draft.shape(source))
-    return idioms.transpose(draft, source, tuple(raw.attributes.get("perm") or reversed(range(rank))))
+    perm = tuple(raw.attributes.get("perm") or reversed(range(rank)))
+    if sorted(perm) != list(range(rank)):
+        raise ReadError(f"Transpose of {rank} axes by {perm}; expected every axis once", node=raw.name)
+    return idioms.transpose(draft, source, perm)
 
 
 @rule("Expand", "Tile")
@@ -656,8 +653,14 @@ def _concat(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
 
 
 def _cut(draft: Draft, source: int, axis: int, start: int, end: int, step: int, shape: Shape) -> int:
+    """A slice along one axis. Of slices in a row those along earlier axes come first."""
     if shape == draft.shape(source) and step == 1:
         return source
+    before = draft.nodes[source]
+    if before.op == "Slice" and before.attribute("axis") > axis:
+        whole = draft.shape(before.inputs[0])
+        inner = _cut(draft, before.inputs[0], axis, start, end, step, (*whole[:axis], shape[axis], *whole[axis + 1 :]))
+        return draft.add("Slice", (inner,), shape, before.attributes)
     attributes: list[tuple[str, AttributeValue]] = [("axis", axis), ("end", end), ("start", start)]
     if step != 1:
         attributes.append(("step", step))

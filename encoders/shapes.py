@@ -141,6 +141,34 @@ def _transpose(shapes: Shapes, attributes: Mapping[str, Any]) -> Shape | None:
     return tuple([x[p] for p in perm]) if sorted(perm) == list(range(len(x))) else None
 
 
+def _einsum(shapes: Shapes, attributes: Mapping[str, Any]) -> Shape | None:
+    """Einstein summation; `...` stands for axes that broadcast (ONNX operator reference, `Einsum`)."""
+    terms, arrow, out = str(attributes.get("equation", "")).replace(" ", "").partition("->")
+    names = terms.split(",")
+    if len(names) != len(shapes):
+        return None
+    sizes: dict[str, int] = {}
+    outer: Shape = ()
+    for term, shape in zip(names, shapes, strict=True):
+        head, dots, tail = term.partition("...")
+        rest = 0 if shape is None else len(shape) - len(head) - len(tail)
+        if shape is None or rest < 0 or (rest and not dots) or not all(map(str.isalpha, head + tail)):
+            return None
+        common = broadcast((outer, shape[len(head) : len(head) + rest]))
+        if common is None:
+            return None
+        outer = common
+        for letter, size in zip(head + tail, shape[: len(head)] + shape[len(head) + rest :], strict=True):
+            if sizes.setdefault(letter, size) != size:
+                return None
+    if not arrow:
+        out = ("..." if "..." in terms else "") + "".join(c for c in sorted(sizes) if terms.count(c) == 1)
+    head, dots, tail = out.partition("...")
+    if not sizes.keys() >= set(head + tail):
+        return None
+    return tuple([sizes[c] for c in head]) + (outer if dots else ()) + tuple([sizes[c] for c in tail])
+
+
 _UNCHANGED = (
     "BatchNormalization LayerNormalization GroupNormalization InstanceNormalization RMSNormalization LRN Identity "
     "Dropout Cast Relu LeakyRelu Elu Selu Celu Gelu HardSwish HardSigmoid Sigmoid Tanh Softplus Mish Erf Clip "
@@ -160,6 +188,7 @@ SHAPE_RULES: dict[str, ShapeRule] = {
     "Concat": _concat,
     "Flatten": _flatten,
     "Transpose": _transpose,
+    "Einsum": _einsum,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Sum", "Pow", "Where"), broadcast),
 }
 """Operator → the rule for the shape of its first output, for those whose shape is not that of the first operand."""

@@ -41,6 +41,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from .costs import fan_in, macs_of
 from .graph import ArchGraph, Node
@@ -1206,15 +1207,22 @@ def laplacian_eigenvalues(graph: ArchGraph, count: int, consumers: Sequence[int]
     a, b, mass = np.array(starts, np.int64), np.array(ends, np.int64), np.array(edge_lengths, np.float64)
     conductance = 1.0 / mass
     masses = np.asarray(np.bincount(a, mass, rows) + np.bincount(b, mass, rows), np.float64)
-    if rows <= _DENSE:
-        scale = 1.0 / np.sqrt(np.where(masses > 0, masses, 1.0))
-        laplacian = np.bincount(a * rows + b, -conductance, rows * rows).reshape(rows, rows)
-        laplacian += laplacian.T
-        laplacian.flat[:: rows + 1] -= laplacian.sum(axis=1)
-        found = np.linalg.eigvalsh(scale[:, None] * laplacian * scale)
-    else:
-        found = _by_depth(np.array(depths, dtype=np.float64), a, b, conductance, masses)
+    with _blas().limit(limits=1, user_api="blas"):  # in matrices this small, threads only wait for each other
+        if rows <= _DENSE:
+            scale = 1.0 / np.sqrt(np.where(masses > 0, masses, 1.0))
+            laplacian = np.bincount(a * rows + b, -conductance, rows * rows).reshape(rows, rows)
+            laplacian += laplacian.T
+            laplacian.flat[:: rows + 1] -= laplacian.sum(axis=1)
+            found = np.linalg.eigvalsh(scale[:, None] * laplacian * scale)
+        else:
+            found = _by_depth(np.array(depths, dtype=np.float64), a, b, conductance, masses)
     return [min(float(value), 2.0) if value > 1e-12 else 0.0 for value in found[:count]] + [2.0] * (count - len(found))
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    """Handle on numpy's linear algebra library; finding it takes milliseconds, so it is kept."""
+    return ThreadpoolController()
 
 
 def _by_depth(

@@ -415,6 +415,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _one_line(error: BaseException) -> str:
+    """The first cause, its first line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."

@@ -1,7 +1,7 @@
 """The command line: `archgauge read | score | rank | train | finetune | evaluate | benchmarks`.
 
-Results go to standard output (a table for people, JSON with `--json`), progress and errors to standard error. Exit code 0:
-all done; 1: an error, or some networks could not be scored; 2: the command was called wrongly.
+Results go to standard output (a table for people, JSON with `--json`), progress and errors to standard error. Exit code
+0: all done; 1: an error, or some networks could not be scored; 2: the command was called wrongly.
 """
 
 from __future__ import annotations
@@ -47,9 +47,12 @@ Shapes = Annotated[
     typer.Option("--input-shape", help="NAME:1,3,224,224 for an input with dynamic dimensions.", show_default=False),
 ]
 Root = Annotated[
-    Path | None, typer.Option("--data", help="Folder that holds benchmarks; default: $ARCHGAUGE_DATA.", show_default=False)
+    Path | None,
+    typer.Option("--data", help="Folder that holds benchmarks; default: $ARCHGAUGE_DATA.", show_default=False),
 ]
-Download = Annotated[bool, typer.Option("--download", help="Fetch missing benchmark files from where they were published.")]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch missing benchmark files from where they were published.")
+]
 
 
 def main() -> None:
@@ -128,9 +131,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Scores networks, in the order given."""
-    scores = _model(predictor).score(
-        _paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip"
-    )
+    scores = _model(predictor).score(_paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip")
     _show_scores(scores, as_json)
 
 
@@ -144,9 +145,7 @@ def rank(
     as_json: Json = False,
 ) -> None:
     """Ranks networks against each other, the best first."""
-    scores = _model(predictor).score(
-        _paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip"
-    )
+    scores = _model(predictor).score(_paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip")
     good = sorted((s for s in scores if s.error is None), key=lambda s: -s.rank_score)
     _show_scores([*good, *(s for s in scores if s.error is not None)], as_json)
 

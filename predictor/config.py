@@ -82,7 +82,7 @@ class TrainConfig:
         """The configuration as TOML text; `load` reads it back."""
         lines = []
         for key, value in asdict(self).items():
-            # JSON's numbers, strings and arrays of strings are TOML's as well, but for one character that must be escaped.
+            # JSON's numbers, strings and arrays of strings are TOML's as well, but for one character to be escaped.
             text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
             lines.append(f"{key} = {text}".replace("\x7f", "\\u007f"))
         return "\n".join(lines) + "\n"

@@ -138,7 +138,7 @@ def out_of_fold(
 
 
 def blend_heads(
-    outputs: Floats, labels: Floats, owner: Integers, far: Floats | None = None, *, temperature: float = 0.05
+    outputs: Floats, labels: Floats, owner: Integers, far: Floats | None = None, *, temperature: float = 0.1
 ) -> list[HeadBlend]:
     """Blend of the heads from their out-of-fold outputs.
 

@@ -14,10 +14,12 @@ from ..datasets.benchmark import Benchmark
 from ..encoders.errors import DataError
 from ..encoders.graph import ArchGraph
 from ..encoders.operators import Kind, kind_of
-from .metrics import RANK_METRICS, Interval, Metric, bootstrap_interval, mean_absolute_error
+from .metrics import RANK_METRICS, Interval, Metric, bootstrap_interval, kendall, mean_absolute_error
+from .score import Score
+from .tables import aligned
 
 if TYPE_CHECKING:
-    from .model import Predictor, Score
+    from .model import Predictor
 
 Floats = NDArray[np.float64]
 
@@ -92,7 +94,7 @@ class Evaluation:
         lines = [["", *names, ""]]
         lines += [[row.name, *(_cell(row.metrics.get(name)) for name in names), row.note] for row in self.rows]
         seen = f", {self.seen} more were in the training data and are left out" if self.seen else ""
-        return f"{self.benchmark}, task {self.task}: {self.n} networks{seen}\n{_aligned(lines)}"
+        return f"{self.benchmark}, task {self.task}: {self.n} networks{seen}\n{aligned(lines)}"
 
     def __str__(self) -> str:
         return self.table()
@@ -128,7 +130,7 @@ class FewShot:
         lines = [["labels", *self.values]]
         for size, row in zip(self.sizes, self._summary(), strict=True):
             lines.append([str(size), *("-" if isnan(m) else f"{m:.3f} ± {s:.3f}" for m, s in row.values())])
-        return f"{self.benchmark}, task {self.task}\n{_aligned(lines)}"
+        return f"{self.benchmark}, task {self.task}\n{aligned(lines)}"
 
     def _summary(self) -> list[dict[str, tuple[float, float]]]:
         return [
@@ -243,6 +245,9 @@ def few_shot(
 ) -> FewShot:
     """Fit on a few random networks of a benchmark and measure on all the rest, again and again.
 
+    The metrics are those on the rest without graphs that occur among the few. Papers measure on all remaining networks,
+    copies included; `kendall, copies kept` is that number.
+
     Args:
         fit: Gives a fitted predictor for the few labels, such as `Predictor().fit` or `predictor.finetune`.
         benchmark: The benchmark; the graphs of the few never occur in the rest.
@@ -254,9 +259,14 @@ def few_shot(
     values: dict[str, Floats] = {}
     for i, j in _tracked(trials, "few-shot", progress):
         few, rest = benchmark.split(sizes[i], seed=j)
-        result = measure(rest, fit(few).score(rest, task=rest.task), trivial={}, n_resamples=0)
-        for name, interval in result.rows[0].metrics.items():
-            values.setdefault(name, np.full((len(sizes), seeds), nan))[i, j] = interval.value
+        drawn, apart = set(few.names), set(rest.names)
+        remaining = benchmark.select([at for at, name in enumerate(benchmark.names) if name not in drawn])
+        scores = fit(few).score(remaining, task=benchmark.task)
+        result = measure(rest, [s for s in scores if s.name in apart], trivial={}, n_resamples=0)
+        found = {name: interval.value for name, interval in result.rows[0].metrics.items()}
+        found["kendall, copies kept"] = kendall(remaining.accuracy, [score.rank_score for score in scores])
+        for name, value in found.items():
+            values.setdefault(name, np.full((len(sizes), seeds), nan))[i, j] = value
     return FewShot(benchmark.name, benchmark.task, tuple(sizes), values)
 
 
@@ -284,9 +294,3 @@ def _cell(interval: Interval | None) -> str:
     if interval is None or isnan(interval.value):
         return "-"
     return f"{interval.value:.3f}" if isnan(interval.low) else str(interval)
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join(line.rstrip() for line in padded)

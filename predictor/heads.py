@@ -428,12 +428,16 @@ class ExtraTreesHead(Head):
         def joined(part: Callable[[Any], NDArray[Any]]) -> NDArray[Any]:
             return np.concatenate([part(tree) for tree in trees])
 
+        # A node's left child is the node after it (trees grow depth first), so only right children are kept; -1: a leaf.
         shift = np.repeat(self.roots_, [tree.node_count for tree in trees])
-        left, right = joined(lambda tree: tree.children_left), joined(lambda tree: tree.children_right)
-        self.left_ = np.where(left < 0, -1, left + shift).astype(np.int32)
+        right = joined(lambda tree: tree.children_right)
         self.right_ = np.where(right < 0, -1, right + shift).astype(np.int32)
-        self.column_ = joined(lambda tree: tree.feature).astype(np.int32)
-        self.threshold_ = joined(lambda tree: tree.threshold).astype(np.float64)
+        self.column_ = joined(lambda tree: tree.feature).astype(np.int16)
+        # Values are compared in float32; the next float32 below a threshold splits them as the threshold does.
+        threshold = joined(lambda tree: tree.threshold)
+        rounded = threshold.astype(np.float32)
+        lower = np.nextafter(rounded, np.float32(-np.inf))
+        self.threshold_ = np.where(rounded > threshold, lower, rounded).astype(np.float32)
         self.value_ = joined(lambda tree: tree.value[:, 0, 0]).astype(np.float32)
 
     def _predict(self, table: Floats) -> Floats:
@@ -445,15 +449,15 @@ class ExtraTreesHead(Head):
             active = every
             while len(active):
                 at = node[active]
-                inner = self.left_[at] >= 0
+                inner = self.right_[at] >= 0
                 active, at = active[inner], at[inner]
                 low = values[active, self.column_[at]] <= self.threshold_[at]
-                node[active] = np.where(low, self.left_[at], self.right_[at])
+                node[active] = np.where(low, at + 1, self.right_[at])
             total += self.value_[node]
         return total / len(self.roots_)
 
     def _state(self) -> HeadState:
-        names = ("roots", "left", "right", "column", "threshold", "value")
+        names = ("roots", "right", "column", "threshold", "value")
         return HeadState({}, {name: getattr(self, f"{name}_") for name in names})
 
     def _restore(self, state: HeadState) -> None:

@@ -18,6 +18,7 @@ from ..datasets.benchmark import Benchmark
 from ..encoders.errors import ArchGaugeError, CheckpointError, ConfigError, DataError, NotFittedError
 from ..encoders.graph import ArchGraph
 from ..encoders.operators import Kind, kind_of
+from ..encoders.reading import Shapes, is_module, read
 from ..encoders.registry import Encoder, encode_table, get_encoder
 from . import checkpoint
 from .calibration import FEW, Margins, RankMap, best_share, cross_mapped
@@ -36,16 +37,19 @@ from .ensemble import (
 )
 from .heads import HeadState, make_head
 from .metrics import kendall
+from .score import Ranked, Score
 from .seeding import integer_seed
+from .size_prior import SizePrior, fit_size_prior, within_spaces
 from .transforms import normal_ranks, space_weights
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
     from .evaluation import Evaluation
 
 Floats = NDArray[np.float64]
-Network: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ArchGraph"
+Network: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | torch.nn.Module | ArchGraph"
 Networks: TypeAlias = "Network | Iterable[Network] | Benchmark"
 OnError = Literal["raise", "skip"]
 
@@ -53,57 +57,6 @@ PRIOR_LABELS = 12
 """How many labels the zero-shot score is worth when a predictor is fine-tuned."""
 SHIPPED = Path(__file__).parent / "shipped"
 """Folder of the predictor that comes with the package."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a predictor says about one network.
-
-    Attributes:
-        name: File name, name in the benchmark, or the first 12 digits of the graph's hash.
-        rank_score: Higher is better; comparable between networks scored in one call, about standard normal over the
-            networks of a training space; `nan` for a network that was skipped.
-        accuracy: Estimated accuracy on `task` in percent, or None where the predictor knows no such task.
-        low: Lower end of the 90 % interval, percent, or None.
-        high: Upper end, percent, or None.
-        spread: Standard deviation over the members of the ensemble, in points; in units of `rank_score` where there is
-            no accuracy.
-        unknown_ops: Operators that archgauge does not understand.
-        unknown_share: Share of the nodes that are such operators, 0 to 1.
-        distance: Distance from the training networks: 0 is on top of one, 1 the edge of the training set, and far above
-            1 the score is a guess.
-        task: Task the accuracy is for, or "".
-        pooled: Whether the score compares the network with the others of the call (transductive).
-        error: Why the network was skipped, or None.
-    """
-
-    name: str
-    rank_score: float
-    accuracy: float | None
-    low: float | None
-    high: float | None
-    spread: float
-    unknown_ops: tuple[str, ...]
-    unknown_share: float
-    distance: float
-    task: str
-    pooled: bool = False
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A network's place in a ranking.
-
-    Attributes:
-        index: Its position among the networks given.
-        name: Its name.
-        score: Its score.
-    """
-
-    index: int
-    name: str
-    score: Score
 
 
 @dataclass(frozen=True)
@@ -157,6 +110,7 @@ class Fitted:
         data: One record per training benchmark, for the model card.
         report: What fitting found out: weight and out-of-fold Kendall of each head and benchmark.
         prior: Set on fine-tuned predictors.
+        size_prior: The share of size in the score, on predictors for three or more spaces.
     """
 
     ensemble: Ensemble
@@ -167,6 +121,7 @@ class Fitted:
     data: tuple[dict[str, Any], ...]
     report: dict[str, Any]
     prior: Prior | None
+    size_prior: SizePrior | None
 
 
 class Predictor:
@@ -268,7 +223,8 @@ class Predictor:
         Labels are compared only within a benchmark, and a benchmark of n networks counts as n^½.
 
         Args:
-            benchmarks: One or several; of one space on two tasks, each is a benchmark.
+            benchmarks: One or several; of one space on two tasks, each is a benchmark. One whose task is "" teaches
+                ranks only: labels of another budget than the task's, say, that must not bend its accuracies.
             progress: Show progress while encoding.
 
         Returns:
@@ -341,16 +297,26 @@ class Predictor:
         keys = list(zip(hashes, families, strict=True))
         folds = assign_folds(keys, _n_folds(len(table)), integer_seed(self.seed, "folds"))
 
+        far = None
+        size, size_prior = np.zeros(len(plain)), None
+        if prior is None and len({b.relatives for b in benchmarks}) >= 3:
+            spaces = [(benchmarks[i].relatives,) for i in owner]
+            apart = assign_folds(spaces, 4, integer_seed(self.seed, "spaces"))
+
+            def held_out(targets: Floats, heads: Sequence[str]) -> Floats:
+                return out_of_fold(
+                    heads, table, targets, weights, apart, seed=self.seed, monotone=monotone, options=self.options
+                )
+
+            if (column := self._size_column()) is not None:
+                size = plain[:, column]
+                size_prior = fit_size_prior(size, labels, owner, lambda targets: held_out(targets, self.heads[:1]))
+            if size_prior is not None:
+                labels = labels - size_prior.share * within_spaces(size, owner)
+            far = held_out(labels, self.heads)
         near = out_of_fold(
             self.heads, table, labels, weights, folds, seed=self.seed, monotone=monotone, options=self.options
         )
-        far = None
-        spaces = [(benchmarks[i].relatives,) for i in owner]
-        if len({b.relatives for b in benchmarks}) >= 3:
-            apart = assign_folds(spaces, 4, integer_seed(self.seed, "spaces"))
-            far = out_of_fold(
-                self.heads, table, labels, weights, apart, seed=self.seed, monotone=monotone, options=self.options
-            )
         blends = blend_heads(near, labels, owner, far)
         members = fit_members(
             self.heads,
@@ -381,7 +347,8 @@ class Predictor:
             pool_ensemble = Ensemble(self.heads, with_ranks, tuple(blends))
 
         prior_scores = None if prior is None else prior.predictor._rank_scores(plain)
-        unseen = _drawn_to(combine(near, blends), prior_scores, prior)
+        term = np.zeros(len(plain)) if size_prior is None else size_prior(size)
+        unseen = _drawn_to(combine(near, blends), prior_scores, prior) + term
         rows = _Rows(
             table=table,
             accuracy=accuracy,
@@ -393,13 +360,16 @@ class Predictor:
             score=unseen,
             members=_drawn_to(
                 np.stack([b.slope * (row - b.centre) for b, row in zip(blends, near, strict=True)]), prior_scores, prior
-            ),
+            )
+            + term,
             shares=np.array([blend.weight for blend in blends]),
         )
         names = [benchmark.task for benchmark in benchmarks]
-        tasks = tuple(self._learn_task(task, names, rows, monotone, prior) for task in dict.fromkeys(names))
+        known = [task for task in dict.fromkeys(names) if task]
+        tasks = tuple(self._learn_task(task, names, rows, monotone, prior) for task in known)
 
         report: dict[str, Any] = {
+            "size_share": 0.0 if size_prior is None else size_prior.share,
             "heads": {
                 name: {"weight": blend.weight, "kendall": blend.kendall}
                 for name, blend in zip(self.heads, blends, strict=True)
@@ -410,7 +380,7 @@ class Predictor:
             },
         }
         if far is not None:
-            apart_scores = combine(far, blends)
+            apart_scores = combine(far, blends) + term
             report["out_of_space_kendall"] = {
                 f"{b.name}:{b.task}": kendall(accuracy[owner == i], apart_scores[owner == i])
                 for i, b in enumerate(benchmarks)
@@ -428,6 +398,7 @@ class Predictor:
             data=tuple(_record(benchmark) for benchmark in benchmarks),
             report=report,
             prior=prior,
+            size_prior=size_prior,
         )
 
     def _learn_task(
@@ -490,13 +461,21 @@ class Predictor:
     # -- scoring ---------------------------------------------------------------------------------------------------
 
     def score(
-        self, networks: Networks, *, task: str | None = None, on_error: OnError = "raise", pool: bool = False
+        self,
+        networks: Networks,
+        *,
+        task: str | None = None,
+        input_shapes: Shapes | None = None,
+        on_error: OnError = "raise",
+        pool: bool = False,
     ) -> list[Score]:
         """Score networks.
 
         Args:
-            networks: One network or several (path, bytes or model of ONNX, or graph), or a benchmark.
-            task: Task to estimate accuracies for; default: the predictor's only task, or none.
+            networks: One network or several (path, bytes or model of ONNX, torch module, or graph), or a benchmark.
+            task: Task to estimate accuracies for; default: that of the first benchmark the predictor was fitted on.
+            input_shapes: As for `read`, for all networks: needed for torch modules and for dynamic dimensions other
+                than the batch.
             on_error: `raise` the first error, or `skip`: a network that cannot be read keeps its place with a score
                 that says why.
             pool: Let the networks' ranks among themselves enter the rank score. It ranks better in spaces the predictor
@@ -513,7 +492,7 @@ class Predictor:
         """
         fitted = self.fitted
         chosen = self._task(task)
-        items = _gather(networks, on_error)
+        items = _gather(networks, on_error, input_shapes)
         good = [item.graph for item in items if item.graph is not None]
         scores = iter(self._scores(self._encode(good), chosen, pool and fitted.pool_ensemble is not None))
         result = []
@@ -525,15 +504,22 @@ class Predictor:
         return result
 
     def rank(
-        self, networks: Networks, *, task: str | None = None, on_error: OnError = "raise", pool: bool = False
+        self,
+        networks: Networks,
+        *,
+        task: str | None = None,
+        input_shapes: Shapes | None = None,
+        on_error: OnError = "raise",
+        pool: bool = False,
     ) -> list[Ranked]:
         """Networks, best first; skipped ones last, equal ones in the order given. Arguments as for `score`."""
-        scores = self.score(networks, task=task, on_error=on_error, pool=pool)
-        order = sorted(range(len(scores)), key=lambda i: (scores[i].error is not None, -scores[i].rank_score, i))
-        failed = [i for i in order if scores[i].error is not None]
-        return [Ranked(i, scores[i].name, scores[i]) for i in [i for i in order if i not in set(failed)] + failed]
+        scores = self.score(networks, task=task, input_shapes=input_shapes, on_error=on_error, pool=pool)
+        good = [i for i, score in enumerate(scores) if score.error is None]
+        failed = [i for i, score in enumerate(scores) if score.error is not None]
+        best_first = sorted(good, key=lambda i: -scores[i].rank_score)
+        return [Ranked(i, scores[i].name, scores[i]) for i in best_first + failed]
 
-    def embed(self, networks: Networks) -> NDArray[np.float32]:
+    def embed(self, networks: Networks, *, input_shapes: Shapes | None = None) -> NDArray[np.float32]:
         """Features of networks, scaled to the training set: (n, d) float32; see `columns`.
 
         Raises:
@@ -544,7 +530,8 @@ class Predictor:
         if isinstance(networks, Benchmark):
             table = self._table(networks)
         else:
-            table = self._encode([item.graph for item in _gather(networks, "raise") if item.graph is not None])
+            items = _gather(networks, "raise", input_shapes)
+            table = self._encode([item.graph for item in items if item.graph is not None])
         return fitted.reference.scaler(table).astype(np.float32)
 
     def evaluate(self, benchmark: Benchmark, *, exclude_seen: bool = True, n_resamples: int = 200) -> Evaluation:
@@ -646,6 +633,8 @@ class Predictor:
             prior = fitted.prior
             calibration["prior"] = {"centre": prior.centre, "scale": prior.scale, "labels": prior.labels}
             files |= prior.predictor._files(f"{prefix}prior_")
+        if fitted.size_prior is not None:
+            calibration["size_prior"] = asdict(fitted.size_prior)
         config = {
             "kind": checkpoint.KIND,
             "format": checkpoint.FORMAT,
@@ -716,6 +705,7 @@ class Predictor:
                 data=tuple(config["data"]),
                 report=config["report"],
                 prior=prior,
+                size_prior=SizePrior(**calibration["size_prior"]) if "size_prior" in calibration else None,
             )
         except ConfigError as error:
             raise CheckpointError(f"{head}: {error}") from error
@@ -754,10 +744,15 @@ class Predictor:
             start += len(encoder.columns)
         return found
 
+    def _size_column(self) -> int | None:
+        """Position of log MACs in the encoders' table, if an encoder gives them."""
+        names = [column for encoder in self._encoders for column in encoder.columns]
+        return names.index("log_macs") if "log_macs" in names else None
+
     def _task(self, task: str | None) -> str:
         known = self.tasks
         if task is None:
-            return known[0] if len(known) == 1 else ""
+            return known[0] if known else ""
         if task not in known:
             raise ConfigError(
                 f"this predictor knows no task {task!r}, expected one of {', '.join(known)}, or None for ranks only"
@@ -785,6 +780,10 @@ class Predictor:
             outputs, shares = fitted.pool_ensemble.member_scores(np.hstack([table, ranks]))
         else:
             outputs, shares = fitted.ensemble.member_scores(table)
+        column = self._size_column()
+        if fitted.size_prior is not None and column is not None:
+            size = plain[:, column]
+            outputs = outputs + (fitted.size_prior.in_pool(size) if pool else fitted.size_prior(size))
         return _drawn_to(outputs, None if fitted.prior is None else table[:, -1], fitted.prior), shares
 
     def _scores(self, plain: Floats, task: str, pool: bool) -> list[Score]:
@@ -849,14 +848,14 @@ class _Item:
     error: str | None = None
 
 
-def _gather(networks: Networks, on_error: OnError) -> list[_Item]:
+def _gather(networks: Networks, on_error: OnError, input_shapes: Shapes | None) -> list[_Item]:
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
     if isinstance(networks, Benchmark):
         return [_Item(name, graph) for name, graph in zip(networks.names, networks.graphs, strict=True)]
-    if isinstance(networks, str | os.PathLike | bytes | ArchGraph) or not isinstance(networks, Iterable):
-        networks = [networks]
-    from ..encoders.onnx_reader import read
+    single = isinstance(networks, str | os.PathLike | bytes | ArchGraph) or is_module(networks)
+    if single or not isinstance(networks, Iterable):
+        networks = [networks]  # type: ignore[list-item]
 
     items = []
     for position, network in enumerate(networks):
@@ -865,7 +864,7 @@ def _gather(networks: Networks, on_error: OnError) -> list[_Item]:
             continue
         name = Path(network).name if isinstance(network, str | os.PathLike) else ""
         try:
-            graph = read(network)
+            graph = read(network, input_shapes=input_shapes)
             items.append(_Item(name or graph.hash[:12], graph))
         except (ArchGaugeError, OSError) as error:
             if on_error == "raise":

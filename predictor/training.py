@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.benchmark import Benchmark, leave_space_out
-from ..encoders.files import replacing
 from ..datasets.registry import load_benchmark
 from ..encoders.errors import ConfigError
+from ..encoders.files import replacing
 from .config import TrainConfig
 from .evaluation import Evaluation, leave_groups_out
 from .model import Predictor

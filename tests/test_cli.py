@@ -19,7 +19,7 @@ LIGHT = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data" / "ligh
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 24 ONNX files and labels.csv, whose accuracy grows with the number of layers that are no identity."""
+    """A folder with 24 ONNX files and labels.csv; accuracy grows with the number of layers that are no identity."""
     folder = tmp_path_factory.mktemp("models")
     rows = ["file,top1"]
     for spec in nas_bench_macro.sample(24, seed=0):
@@ -97,7 +97,9 @@ def test_finetune_from_csv_then_score(models: Path, tmp_path: Path) -> None:
     assert report["labels"] == 14
     assert report["test"]["n"] == 10
     assert report["test"]["rows"][0]["metrics"]["spearman"]["value"] > 0.5
-    scored = runner.invoke(app, ["score", "--json", "--predictor", str(out), "--task", "mine", str(next(models.glob("*.onnx")))])
+    scored = runner.invoke(
+        app, ["score", "--json", "--predictor", str(out), "--task", "mine", str(next(models.glob("*.onnx")))]
+    )
     assert 40 < json.loads(scored.stdout)[0]["accuracy"] < 100
 
 

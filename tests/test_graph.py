@@ -62,7 +62,11 @@ def test_transformer_block_counted_by_hand() -> None:
         (Node("Conv", (0, 1), (1, 4, 6, 6)), [X, Node("Input", (), (4, 3, 3, 3))], 4 * 36 * 27),
         (Node("Linear", (0,), (1, 7, 5), (), ((4, 5),)), [Node("Input", (), (1, 7, 4))], 7 * 5 * 4),
         (Node("Linear", (0,), (1, 6, 4), (("left", 1),), ((6, 7),)), [Node("Input", (), (1, 7, 4))], 6 * 7 * 4),
-        (Node("MatMul", (0, 1), (2, 3, 5)), [Node("Input", (), (2, 3, 4)), Node("Input", (), (2, 4, 5))], 2 * 3 * 4 * 5),
+        (
+            Node("MatMul", (0, 1), (2, 3, 5)),
+            [Node("Input", (), (2, 3, 4)), Node("Input", (), (2, 4, 5))],
+            2 * 3 * 4 * 5,
+        ),
         (
             Node("Attention", (0, 1, 2), (2, 3, 6)),
             [Node("Input", (), (2, 3, 4)), Node("Input", (), (2, 5, 4)), Node("Input", (), (2, 5, 6))],

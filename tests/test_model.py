@@ -140,8 +140,7 @@ def test_nothing_to_score_gives_nothing(fitted):
 def test_tasks(two_spaces, bench):
     assert two_spaces.tasks == ("toy", "other")
     plain = two_spaces.score(bench.graphs[0])[0]
-    assert plain.accuracy is None
-    assert plain.task == ""
+    assert plain.task == "toy"
     named = two_spaces.score(bench.graphs[0], task="other")[0]
     assert 0 <= named.low <= named.accuracy <= named.high <= 100
     assert named.rank_score == plain.rank_score

@@ -92,5 +92,7 @@ def test_every_public_name_loads() -> None:
 
 
 def test_hugging_face_datasets_is_not_shadowed() -> None:
-    code = "import importlib.util; assert importlib.util.find_spec('datasets') is None or 'site-packages' in str(importlib.util.find_spec('datasets').origin)"
+    code = (
+        "from importlib.util import find_spec as f; s = f('datasets'); assert s is None or 'site-packages' in s.origin"
+    )
     subprocess.run([sys.executable, "-P", "-c", code], check=True, cwd=ROOT)

@@ -27,6 +27,10 @@ def small_cnn() -> "torch.nn.Module":
     )
 
 
+def token_mlp() -> "torch.nn.Module":
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8, bias=False))
+
+
 class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +223,7 @@ def test_sizes_read_from_a_buffer_take_the_third_road() -> None:
 
 @pytest.mark.slow
 def test_the_tracing_exporter_gives_the_same_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    cases = ((small_cnn, (1, 3, 16, 16)), (Residual, (1, 4, 8, 8)))
+    cases = ((small_cnn, (1, 3, 16, 16)), (Residual, (1, 4, 8, 8)), (token_mlp, (1, 5, 8)))
     expected = [read_module(make(), shape) for make, shape in cases]
 
     def broken(*_: object) -> None:

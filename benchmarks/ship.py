@@ -1,0 +1,66 @@
+"""Trains the predictor that ships with archgauge and writes it to predictor/shipped, model card included.
+
+    python benchmarks/ship.py [--limit 800] [--out predictor/shipped]
+
+Needs the benchmark files (ARCHGAUGE_DATA). Labels of different budgets are never mixed: accuracies are learnt from the
+first benchmark with a task, the others teach ranks only.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import archgauge as ag
+
+SOURCES = (
+    "imagenet_zoo",
+    "nas_bench_201:cifar10",
+    "nas_bench_201:cifar100",
+    "nas_bench_201:imagenet16_120",
+    "nas_bench_macro",
+    "nas_bench_101",
+    "nats_bench_sss",
+    "transnas_bench_101/micro:class_object",
+    "transnas_bench_101/macro:class_object",
+    "channel_bench_macro/resnet",
+    "channel_bench_macro/mobilenet",
+    "accel_nasbench",
+    "ofa_mbv3",
+    "darts_trained/oncenas",
+)
+TASKS = ("imagenet1k", "cifar10", "cifar100", "imagenet16_120")
+"""Tasks the predictor gives accuracies for."""
+
+
+def load_sources(limit: int) -> list[ag.Benchmark]:
+    """At most `limit` networks of every source; the task of those that teach ranks only is empty."""
+    sources: list[ag.Benchmark] = []
+    for spec in SOURCES:
+        name, _, task = spec.partition(":")
+        bench = ag.load_benchmark(name, task or None, limit=limit)
+        first = bench.task in TASKS and bench.task not in {other.task for other in sources}
+        sources.append(bench if first else replace(bench, task=""))
+    return sources
+
+
+def main() -> None:
+    """Trains, saves, and says how long it took and how large it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--limit", type=int, default=600, help="networks taken of each source")
+    parser.add_argument("--heads", nargs="+", default=["extra_trees", "gbdt"])
+    parser.add_argument("--seeds", type=int, default=2, help="members of each kind of head")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "predictor" / "shipped")
+    options = parser.parse_args()
+    start = time.perf_counter()
+    sources = load_sources(options.limit)
+    small = {"extra_trees": {"min_leaf": 10}}  # half the size of the default, as good out of space
+    predictor = ag.Predictor(heads=tuple(options.heads), n_seeds=options.seeds, options=small)
+    predictor.fit(sources, progress=True)
+    predictor.save(options.out)
+    size = sum(file.stat().st_size for file in options.out.iterdir())
+    print(f"{predictor!r}: {size / 1e6:.1f} MB in {options.out}, {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
