@@ -186,7 +186,7 @@ def _build_all(
                 _build_chunk(*job, advance)
         else:
             # loky starts fresh interpreters without running the caller's script again, so a script needs no main guard.
-            import joblib  # type: ignore[import-untyped]
+            import joblib
 
             parallel = joblib.Parallel(n_jobs=processes, backend="loky", return_as="generator_unordered")
             for count in parallel(joblib.delayed(_build_chunk)(*job) for job in jobs):

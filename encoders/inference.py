@@ -1,4 +1,8 @@
-"""Output shapes of one operator by ONNX's own inference, for what the table in `shapes` leaves out."""
+"""Output shapes of one operator by ONNX's own inference, for what the table in `shapes` leaves out.
+
+Only ever one operator at a time, with the operands' shapes and small values that the reader knows: inference over a
+whole hostile model was found to crash, to hang and to use up memory (onnx 1.23).
+"""
 
 from __future__ import annotations
 

@@ -9,14 +9,14 @@ in canonical order (`canonical`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper, shape_inference
+from onnx import numpy_helper
 
 from .canonical import absorb_affine, finish
 from .draft import SMALL, Constant, Draft, Operand, RawOperator, Sources
@@ -215,7 +215,6 @@ class _Reader:
         self._known_shapes: dict[Any, Shape | None] = {}
         self._inferred: dict[Any, list[Dims | None] | None] = {}
         self._stated: dict[str, Dims] | None = None
-        self._whole: dict[str, Dims] | None = None
 
     def read(self, stored: Mapping[str, onnx.TensorProto]) -> ArchGraph:
         """The canonical graph of the model, whose stored tensors these are."""
@@ -415,7 +414,7 @@ class _Reader:
     ) -> list[Shape]:
         """Output shapes that the table does not know; see `read` for what is assumed where nothing is known."""
         op, outputs = node.op_type, node.output
-        if op == "Split" and _is_dangerous(node):
+        if op == "Split" and any(a.name == "num_outputs" and a.i > len(outputs) for a in node.attribute):
             raise ReadError(f"Split has {len(outputs)} outputs and promises more")
         if op in _COLLECTIONS:
             return [self._as_stated(None, output) or () for output in outputs]
@@ -456,10 +455,6 @@ class _Reader:
         if self._stated is None:
             self._stated = _stated_shapes(self.model)
         stated = self._stated.get(name)
-        if stated is None or None in stated:
-            if self._whole is None:
-                self._whole = _whole_inference(self.model)
-            stated = self._whole.get(name, stated)
         if known is None:
             return None if stated is None else tuple([1 if n is None else n for n in stated])
         if stated is None or len(stated) != len(known):
@@ -680,32 +675,6 @@ def _stated_shapes(model: onnx.ModelProto) -> dict[str, Dims]:
                     ]
                 )
     return found
-
-
-def _whole_inference(model: onnx.ModelProto) -> dict[str, Dims]:
-    """What ONNX's inference over the whole model finds; nothing if it fails."""
-    if any(map(_is_dangerous, _all_nodes(model.graph))):
-        return {}
-    try:
-        return _stated_shapes(shape_inference.infer_shapes(model))
-    except Exception:  # onnx raises several unrelated types, RuntimeError among them; this is the last resort anyway
-        return {}
-
-
-def _is_dangerous(node: onnx.NodeProto) -> bool:
-    """Whether ONNX's inference may hang on this operator, or make as many shapes as a number in the file says."""
-    if node.op_type == "Split":
-        return any(a.name == "num_outputs" and a.i > len(node.output) for a in node.attribute)
-    return node.op_type == "Einsum"
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of all bodies in it."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _all_nodes(attribute.g)
 
 
 def _strings(attribute: onnx.AttributeProto) -> tuple[str, ...]:

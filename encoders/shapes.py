@@ -1,7 +1,7 @@
 """Output shapes of the operators that networks are mostly made of.
 
-`onnx.shape_inference` knows every operator, but a call costs as much as all the rest of reading a file. So the reader
-asks this table first and calls it only for a model with an operator (or a case) that the table leaves out. Tests
+`onnx.shape_inference` knows every operator, but asking it costs more than all the rest of reading the operator. So the
+reader asks this table first, and onnx (`inference`) only for an operator, or a case, that the table leaves out. Tests
 compare the two. Every function takes the operands' shapes (None where an optional operand is left out) and the
 attributes that differ from the defaults, and gives the first output's shape, or None if it does not know.
 """

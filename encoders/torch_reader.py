@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from .draft import SMALL
 from .errors import ReadError
 from .onnx_reader import BUFFERS_KEY, read
 
@@ -30,7 +31,7 @@ InputShapes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[in
 DTypes = Sequence[str] | Mapping[str, str] | str
 
 OPSET = 20
-_INLINE_LIMIT = 64
+_INLINE_LIMIT = SMALL  # what the reader keeps values of
 _NOISY_LOGGERS = (
     "torch.onnx",
     "torch.export",

@@ -205,7 +205,7 @@ def best_share(mapped: Floats, direct: Floats, accuracy: Floats) -> float:
 
 def _isotonic(score: Floats, accuracy: Floats) -> tuple[Floats, Floats]:
     """Centres of the blocks of the isotonic regression: (k,) scores and (k,) accuracies, both ascending."""
-    from sklearn.isotonic import isotonic_regression  # type: ignore[import-untyped]
+    from sklearn.isotonic import isotonic_regression
 
     order = np.lexsort((accuracy, score))
     positions, first, counts = np.unique(score[order], return_index=True, return_counts=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
 
 import typer
 
@@ -203,7 +203,7 @@ def finetune(
     out: Annotated[Path, typer.Option(help="Folder for the tuned predictor.")] = Path("runs/finetuned"),
     accuracy: Annotated[str, typer.Option(help="Column with the accuracy.")] = "accuracy",
     name: Annotated[str, typer.Option(help="Column with the file name of the network.")] = "name",
-    unit: Annotated[str, typer.Option(help="percent or fraction.")] = "percent",
+    unit: Annotated[Literal["percent", "fraction"], typer.Option(help="Unit of the accuracy.")] = "percent",
     task: Annotated[str, typer.Option(help="What to call the data set of the labels.")] = "custom",
     test_share: Annotated[
         float, typer.Option(help="Share of the rows kept back to measure the tuned predictor on.", min=0, max=0.9)
@@ -215,8 +215,6 @@ def finetune(
     """Adapts a predictor to your own labelled networks; 10 rows are enough to start."""
     from ..datasets.benchmark import Benchmark
 
-    if unit not in ("percent", "fraction"):
-        raise ConfigError(f"--unit is {unit!r}, expected percent or fraction")
     mine = Benchmark.from_csv(
         labels, onnx_dir=models, accuracy=accuracy, name=name, unit=unit, task=task, on_error="skip"
     )

@@ -76,7 +76,8 @@ class TrainConfig:
                 near = difflib.get_close_matches(key, names, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(names))}"
                 raise ConfigError(f"unknown option {key!r}{hint}")
-        return replace(self, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return replace(self, **given)
 
     def to_toml(self) -> str:
         """The configuration as TOML text; `load` reads it back."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from typing import TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -214,6 +216,7 @@ def leave_groups_out(
     seed: int = 0,
     *,
     progress: bool = False,
+    workers: int | None = None,
 ) -> Evaluation:
     """Score every network of a benchmark by a predictor that has seen none of its group (family).
 
@@ -223,16 +226,25 @@ def leave_groups_out(
         n_folds: Folds of groups; None leaves out one group at a time.
         seed: Seed of the folds.
         progress: Show a progress bar.
+        workers: Processes that fit folds; default 2, or 1 on a computer with one core.
 
     Returns:
         The evaluation of all out-of-group scores together; intervals resample whole groups.
     """
     place = {name: i for i, name in enumerate(benchmark.names)}
     scores: list[Score | None] = [None] * len(benchmark)
-    for train, test in _tracked(benchmark.group_folds(n_folds, seed), "leave groups out", progress):
-        for score in make_predictor().fit(train).score(test, task=benchmark.task):
+    folds = benchmark.group_folds(n_folds, seed)
+    processes = workers if workers is not None else min(2, os.cpu_count() or 1)
+    parallel = joblib.Parallel(min(processes, len(folds)), return_as="generator")
+    results = parallel(joblib.delayed(_fit_and_score)(make_predictor, train, test) for train, test in folds)
+    for _, fold in zip(_tracked(folds, "leave groups out", progress), results, strict=True):
+        for score in fold:
             scores[place[score.name]] = score
     return measure(benchmark, [score for score in scores if score is not None], groups=True, seed=seed)
+
+
+def _fit_and_score(make_predictor: Callable[[], Predictor], train: Benchmark, test: Benchmark) -> list[Score]:
+    return make_predictor().fit(train).score(test, task=test.task)
 
 
 def few_shot(

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, RegressorMixin  # type: ignore[import-untyped]
-from sklearn.utils.validation import (  # type: ignore[import-untyped]
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import (
     _check_sample_weight,
     check_is_fitted,
     validate_data,
@@ -409,7 +409,7 @@ class ExtraTreesHead(Head):
         self.monotone, self.seed = monotone, seed
 
     def _fit(self, table: Floats, labels: Floats, weights: Floats) -> None:
-        from sklearn.ensemble import ExtraTreesRegressor  # type: ignore[import-untyped]
+        from sklearn.ensemble import ExtraTreesRegressor
 
         rows, width = table.shape
         if self.monotone is not None and len(self.monotone) != width:
@@ -428,7 +428,7 @@ class ExtraTreesHead(Head):
         def joined(part: Callable[[Any], NDArray[Any]]) -> NDArray[Any]:
             return np.concatenate([part(tree) for tree in trees])
 
-        # A node's left child is the node after it (trees grow depth first), so only right children are kept; -1: a leaf.
+        # A node's left child is the node after it (trees grow depth first): only right children are kept; -1: a leaf.
         shift = np.repeat(self.roots_, [tree.node_count for tree in trees])
         right = joined(lambda tree: tree.children_right)
         self.right_ = np.where(right < 0, -1, right + shift).astype(np.int32)

@@ -8,7 +8,7 @@ share of size is taken off, and the score puts the share back. It is GENNAPE's l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,8 +39,8 @@ class SizePrior:
     scale: float
 
     def __call__(self, size: Floats) -> Floats:
-        """The term for networks of these sizes (n,): near the centre linear, far from it logarithmic."""
-        return np.asarray(self.share * np.arcsinh((size - self.centre) / self.scale), np.float64)
+        """The term for networks of these sizes (n,)."""
+        return np.asarray(self.share * (size - self.centre) / self.scale, np.float64)
 
     def in_pool(self, size: Floats) -> Floats:
         """The term from the ranks of the sizes (n,) within a pool."""
@@ -56,7 +56,7 @@ def within_spaces(size: Floats, owner: Integers) -> Floats:
 
 
 def fit_size_prior(
-    size: Floats, labels: Floats, owner: Integers, held_out: Callable[[Floats], Sequence[Floats]]
+    size: Floats, labels: Floats, owner: Integers, held_out: Callable[[Floats], Floats]
 ) -> SizePrior | None:
     """Chooses the share of size by how well whole spaces that were left out are ranked.
 
@@ -64,7 +64,7 @@ def fit_size_prior(
         size: (n,) sizes on a log scale.
         labels: (n,) normal quantiles inside each benchmark.
         owner: (n,) benchmark of every row.
-        held_out: Gives, for labels (n,), out-of-space outputs (n,) of one or several heads.
+        held_out: Gives, for labels (n,), the out-of-space outputs (h, n) of h heads.
 
     Returns:
         The prior; None if size helps nowhere, or does not vary.
@@ -78,7 +78,7 @@ def fit_size_prior(
     quality = {}
     for share in SHARES:
         prior = SizePrior(share, centre, scale)
-        score = np.sum(held_out(labels - share * ranks), axis=0) + prior(size)
+        score = held_out(labels - share * ranks).mean(axis=0) + prior(size)
         each = [kendall(labels[owner == i], score[owner == i]) for i in np.unique(owner)]
         quality[share] = float(np.mean(np.nan_to_num(each)))
     best = max(SHARES, key=quality.__getitem__)

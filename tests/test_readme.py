@@ -35,6 +35,7 @@ def test_commands_exist() -> None:
     from archgauge.predictor.cli import app
 
     known = {command.callback.__name__ for command in app.registered_commands if command.callback}
-    used = set(re.findall(r"^(?:\.venv/bin/)?archgauge (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE))
+    shell = "".join(re.findall(r"```bash\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL))
+    used = set(re.findall(r"^archgauge (\w+)", shell, re.MULTILINE))
     assert used
     assert used <= known

@@ -51,10 +51,14 @@ def all_values(model: onnx.ModelProto) -> Iterator[tuple[str, Shape, Shape]]:
     graph = shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            shapes[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
     opset = max(o.version for o in model.opset_import if not o.domain)
     for node in graph.node:
         operands = [shapes.get(name) for name in node.input]
+        if None in operands[:1] or node.output[0] not in shapes:
+            continue
         if node.op_type in UNCHANGED:
             assert operands[0] is not None
             yield node.op_type, operands[0], shapes[node.output[0]]
