@@ -46,6 +46,9 @@ Shapes = Annotated[
     list[str] | None,
     typer.Option("--input-shape", help="NAME:1,3,224,224 for an input with dynamic dimensions.", show_default=False),
 ]
+Pool = Annotated[
+    bool, typer.Option("--pool", help="Let ranks among the networks given enter the score: better in unseen spaces.")
+]
 Root = Annotated[
     Path | None,
     typer.Option("--data", help="Folder that holds benchmarks; default: $ARCHGAUGE_DATA.", show_default=False),
@@ -128,10 +131,13 @@ def score(
     task: Task = None,
     predictor: PredictorFolder = None,
     input_shape: Shapes = None,
+    pool: Pool = False,
     as_json: Json = False,
 ) -> None:
     """Scores networks, in the order given."""
-    scores = _model(predictor).score(_paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip")
+    scores = _model(predictor).score(
+        _paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip", pool=pool
+    )
     _show_scores(scores, as_json)
 
 
@@ -142,12 +148,14 @@ def rank(
     task: Task = None,
     predictor: PredictorFolder = None,
     input_shape: Shapes = None,
+    pool: Pool = False,
     as_json: Json = False,
 ) -> None:
     """Ranks networks against each other, the best first."""
-    scores = _model(predictor).score(_paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip")
-    good = sorted((s for s in scores if s.error is None), key=lambda s: -s.rank_score)
-    _show_scores([*good, *(s for s in scores if s.error is not None)], as_json)
+    ranked = _model(predictor).rank(
+        _paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip", pool=pool
+    )
+    _show_scores([entry.score for entry in ranked], as_json)
 
 
 @app.command()

@@ -289,7 +289,7 @@ def test_leave_groups_out_never_trains_on_the_family(monkeypatch):
 
     monkeypatch.setattr(Predictor, "fit", spy_fit)
     monkeypatch.setattr(Predictor, "score", spy_score)
-    result = leave_groups_out(lambda: quick(heads=("gp",)), bench, n_folds=None)
+    result = leave_groups_out(lambda: quick(heads=("gp",)), bench, n_folds=None, workers=1)
     assert len(trained) == len(scored) == 5
     assert all(not (a & b) for a, b in zip(trained, scored, strict=True))
     assert result.n == 40

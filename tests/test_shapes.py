@@ -1,6 +1,5 @@
 """The table of output shapes against ONNX's own inference."""
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -88,13 +87,13 @@ def test_light_models(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_exported_files() -> None:
-    """Files of a real exporter, if a folder of them is named (ARCHGAUGE_ONNX_FILES)."""
-    folder = os.environ.get("ARCHGAUGE_ONNX_FILES")
-    if not folder:
-        pytest.skip("needs a folder of .onnx files in ARCHGAUGE_ONNX_FILES")
-    for path in sorted(Path(folder).rglob("*.onnx")):
-        assert check(onnx.load(path, load_external_data=False)) > 0, path
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "swin_t"])
+def test_exported_modules(name: str) -> None:
+    models = pytest.importorskip("torchvision.models", reason="needs torchvision")
+    pytest.importorskip("onnxscript", reason="needs onnxscript")
+    from archgauge.encoders.torch_reader import export
+
+    assert check(export(models.get_model(name, weights=None), (1, 3, 224, 224))) > 100
 
 
 @st.composite

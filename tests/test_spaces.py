@@ -341,8 +341,9 @@ def test_networks_cost_what_was_published(suite: Any, benchmarks_root: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", costs.SUITES, ids=[f"{s.name} {s.task}" for s in costs.SUITES])
-def test_all_networks_cost_what_was_published(suite: Any, benchmarks_root: Path) -> None:
-    outcome = costs.compare(suite, benchmarks_root)
+def test_a_thousand_networks_cost_what_was_published(suite: Any, benchmarks_root: Path) -> None:
+    # `python benchmarks/costs.py` compares all of them, in about 25 minutes.
+    outcome = costs.compare(suite, benchmarks_root, 1_000)
     assert outcome.failures == []
     assert outcome.in_file == outcome.rows
 
@@ -713,8 +714,8 @@ def test_graphs_of_cells_tell_functions_apart() -> None:
 
 
 @pytest.mark.slow
-def test_graphs_of_all_cells_tell_functions_apart() -> None:
-    assert assert_hashes_tell_functions_apart(nas_bench_201.sample(15_625, 0)) < 6_466
+def test_graphs_of_many_cells_tell_functions_apart() -> None:
+    assert assert_hashes_tell_functions_apart(nas_bench_201.sample(4_000, 0)) < 4_000
 
 
 def test_cell_without_any_edge_is_the_disconnected_graph() -> None:
