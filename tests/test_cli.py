@@ -123,7 +123,7 @@ def test_evaluate_writes_json(benchmarks_root: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     rows = {row["name"]: row["metrics"] for row in json.loads(out.read_text())["rows"]}
     assert {"predictor", "macs", "params", "depth", "convolutions", "best trivial"} <= set(rows)
-    assert {"spearman", "kendall", "ndcg@10", "regret@1%"} <= set(rows["predictor"])
+    assert {"spearman", "kendall", "ndcg_at_10", "regret_top_1_percent"} <= set(rows["predictor"])
     assert all(np.isfinite(rows["macs"][name]["value"]) for name in ("spearman", "kendall"))
 
 
