@@ -146,6 +146,8 @@ class Benchmark:
             raise DataError(
                 f"n_train is {n_train}, expected 1 to {len(self) - 1} for the {len(self)} networks of {self.name!r}"
             )
+        if seed < 0:
+            raise ConfigError(f"seed is {seed}, expected 0 or more")
         rng = np.random.default_rng(np.random.SeedSequence(seed))
         if by == "network":
             train = rng.permutation(len(self))[:n_train]

@@ -178,6 +178,8 @@ def load_benchmark(
     about = record.task(task)
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}, expected 1 or more networks")
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}, expected 0 or more")
     if not record.files:
         bench: Benchmark = builder(record.module).load(subset=record.space or None)
         chosen = _chosen(len(bench), limit, seed)

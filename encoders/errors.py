@@ -39,6 +39,10 @@ class DataError(ArchGaugeError, ValueError):
     """Labels or benchmark files are missing, damaged or out of range."""
 
 
+class OutputError(ArchGaugeError, OSError):
+    """A file or folder cannot be written."""
+
+
 class DownloadError(DataError, OSError):
     """A benchmark file could not be fetched, or what came is not what was published."""
 

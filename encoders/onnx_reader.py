@@ -80,7 +80,15 @@ def read(
             raise ReadError("the graph has no outputs; expected at least one, so export the model again")
         stored = {tensor.name: tensor for tensor in model.graph.initializer}
         fix_inputs(model, input_shapes or {}, stored)
-        return _Reader(model, limits).read(stored)
+        batch = _single_batch(model, stored)
+        try:
+            return _Reader(model, limits).read(stored)
+        except ReadError:
+            if not batch:
+                raise
+            for dim, size in batch:  # the model only works at the batch size it was exported with
+                dim.dim_value = size
+            return _Reader(model, limits).read(stored)
     except ReadError as error:
         if not label or error.source:
             raise
@@ -141,6 +149,24 @@ def fix_inputs(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]]
                 f"{tuple(d if isinstance(d, int) and d > 0 else '...' for d in shown)}}} with numbers",
                 node=value.name,
             )
+
+
+def _single_batch(model: onnx.ModelProto, stored: Container[str]) -> list[tuple[onnx.TensorShapeProto.Dimension, int]]:
+    """Makes a fixed batch 1: the first dimension that all inputs share, if one of them looks like images.
+
+    Returns:
+        The dimensions that were changed, and what they were.
+    """
+    inputs = [value.type.tensor_type.shape.dim for value in model.graph.input if value.name not in stored]
+    firsts = {dims[0].dim_value for dims in inputs if len(dims)}
+    if len(firsts) != 1 or max(firsts) <= 1 or not all(len(dims) for dims in inputs):
+        return []
+    if max(len(dims) for dims in inputs) < 4:
+        return []
+    changed = [(dims[0], dims[0].dim_value) for dims in inputs]
+    for dim, _ in changed:
+        dim.dim_value = 1
+    return changed
 
 
 # --- operators ------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ def read(
     source: Source,
     *,
     input_shapes: Shapes | None = None,
+    dtypes: Mapping[str, str] | str | None = None,
     limits: Limits = Limits(),  # noqa: B008 (immutable)
 ) -> ArchGraph:
     """Reads a network's architecture.
@@ -35,6 +36,8 @@ def read(
         input_shapes: Shapes of the inputs, batch included. ONNX: only where dimensions other than the batch are
             dynamic, by input name: `{"x": (1, 3, 224, 224)}`. Modules: always, e.g. `(1, 3, 224, 224)`, or by argument
             name.
+        dtypes: Element types of a module's inputs, such as "int64" for token numbers, or by argument name. Default:
+            int64 for arguments named `..._ids`, else the type of the module's parameters.
         limits: Bounds on size that protect from absurd files.
 
     Returns:
@@ -52,7 +55,7 @@ def read(
             raise ReadError("a torch module says nothing of its inputs; pass input_shapes, e.g. (1, 3, 224, 224)")
         from .torch_reader import read_module
 
-        return read_module(source, input_shapes)  # type: ignore[arg-type]
+        return read_module(source, input_shapes, dtypes=dtypes)  # type: ignore[arg-type]
     if input_shapes is not None and not isinstance(input_shapes, Mapping):
         raise ReadError(f"input_shapes of an ONNX model must map input names to shapes, got {input_shapes!r}")
     return onnx_reader.read(source, input_shapes=input_shapes, limits=limits)  # type: ignore[arg-type]

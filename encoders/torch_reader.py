@@ -68,7 +68,8 @@ def export(module: torch.nn.Module, input_shapes: InputShapes, *, dtypes: DTypes
         input_shapes: Shapes with the batch axis (size 1) of the positional inputs of `forward`: one shape, a sequence
             of shapes, or a mapping from the names of the arguments of `forward` to shapes.
         dtypes: Element types of the inputs by their torch names ("float32", "int64", ...), in the form of
-            `input_shapes`; one text stands for all. Default: the type of the module's first floating-point parameter.
+            `input_shapes`; one text stands for all. Default: int64 for arguments named `..._ids`, else the type of the
+            module's first floating-point parameter.
 
     Returns:
         The model. Initialisers keep name, type and shape, their data is external and absent; small constants stay
@@ -102,7 +103,8 @@ def export(module: torch.nn.Module, input_shapes: InputShapes, *, dtypes: DTypes
     raise ReadError(
         f"the module cannot be exported to ONNX with inputs {_shown(inputs)}. "
         + "; ".join(failures)
-        + ". Check that forward() runs with these inputs and has no control flow that depends on values, "
+        + ". Check that forward() runs with these inputs (dtypes='int64' for token numbers) and has no control flow "
+        "that depends on values, "
         "or export the module to an .onnx file yourself and read the file",
         source=name,
     )
@@ -158,7 +160,7 @@ def _input_specs(module: torch.nn.Module, shapes: InputShapes, dtypes: DTypes | 
         if len(wanted) != len(sized):
             raise ReadError(f"dtypes has {len(wanted)} entries, expected {len(sized)}, one an input", source=source)
     return [
-        (name, shape, default if dtype is None else _dtype(dtype, source))
+        (name, shape, _dtype(dtype, source) if dtype else torch.int64 if name and name.endswith("_ids") else default)
         for name, shape, dtype in zip(names, sized, wanted, strict=True)
     ]
 

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..encoders.errors import CheckpointError, ConfigError
+from ..encoders.errors import CheckpointError, ConfigError, OutputError
+from ..encoders.files import make_folder
 
 FORMAT = 1
 """Number of the folder's format; raised when an older archgauge could no longer read it."""
@@ -79,13 +80,35 @@ def write_folder(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -> 
 
     Raises:
         ConfigError: The folder exists and holds something other than a predictor.
+        OutputError: It cannot be written.
     """
-    target = Path(folder)
-    if target.exists() and not (target.is_dir() and ((target / CONFIG).is_file() or not any(target.iterdir()))):
+    target = Path(folder).resolve()
+    _check_replaceable(target)
+    make_folder(target.parent)
+    try:
+        return _write_folder(target, files)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error}); choose another place") from error
+
+
+def _check_replaceable(target: Path) -> None:
+    if not target.exists():
+        return
+    if not (target.is_dir() and ((target / CONFIG).is_file() or not any(target.iterdir()))):
         raise ConfigError(f"{target} exists and is no saved predictor: choose another folder, or remove it first")
+    if (target / CONFIG).is_file():
+        listed = parse_json((target / CONFIG).read_bytes(), target / CONFIG)
+        known = set(listed.get("files", {})) if isinstance(listed, dict) else set()
+        strange = sorted(path.name for path in target.iterdir() if path.name not in known | {CONFIG})
+        if strange:
+            raise ConfigError(
+                f"{target} holds {strange[0]!r}, which no predictor wrote: move it, or choose another folder"
+            )
+
+
+def _write_folder(target: Path, files: Mapping[str, bytes]) -> Path:
     config = json.loads(files[CONFIG])
     config["files"] = {name: sha256(files[name]).hexdigest() for name in sorted(files) if name != CONFIG}
-    target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         made.chmod(0o755)

@@ -6,7 +6,6 @@ Results go to standard output (a table for people, JSON with `--json`), progress
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ import typer
 
 from ..encoders.errors import ArchGaugeError, ConfigError
 from .tables import aligned
+from .tables import as_json as json_text
 
 if TYPE_CHECKING:
     from .config import TrainConfig
@@ -80,6 +80,9 @@ def _guarded(function: Callable[P, R]) -> Callable[P, R]:
         except ArchGaugeError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from error
+        except OSError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             typer.echo("interrupted; what was built so far is cached", err=True)
             raise typer.Exit(130) from error
@@ -138,7 +141,7 @@ def score(
     scores = _model(predictor).score(
         _paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip", pool=pool
     )
-    _show_scores(scores, as_json)
+    _show_scores(scores, files, as_json)
 
 
 @app.command()
@@ -155,7 +158,7 @@ def rank(
     ranked = _model(predictor).rank(
         _paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip", pool=pool
     )
-    _show_scores([entry.score for entry in ranked], as_json)
+    _show_scores([entry.score for entry in ranked], [files[entry.index] for entry in ranked], as_json)
 
 
 @app.command()
@@ -235,10 +238,10 @@ def finetune(
     report: dict[str, Any] = {"labels": len(few), "skipped": len(mine.skipped), "folder": str(out), **tuned.report}
     if rest is not None:
         after = tuned.evaluate(rest)
-        report["test"] = after.to_dict()
-        report["test_before"] = before.evaluate(rest).to_dict()
+        untuned = before.evaluate(rest)
+        report["test"], report["test_before"] = after.to_dict(), untuned.to_dict()
         if not as_json:
-            typer.echo(f"after tuning\n{after.table()}\n\nbefore\n{before.evaluate(rest).table()}\n")
+            typer.echo(f"after tuning\n{after.table()}\n\nbefore\n{untuned.table()}\n")
     if as_json:
         _print_json(report)
         return
@@ -267,7 +270,7 @@ def evaluate(
     result = _model(predictor).evaluate(target)
     if out is not None:
         with replacing(out) as file:
-            file.write((json.dumps(result.to_dict(), indent=2) + "\n").encode())
+            file.write(json_text(result.to_dict()).encode())
     if as_json:
         _print_json(result.to_dict())
     else:
@@ -338,13 +341,13 @@ def _interactive() -> bool:
     return sys.stderr.isatty()
 
 
-def _show_scores(scores: Sequence[Score], as_json: bool) -> None:
+def _show_scores(scores: Sequence[Score], files: Sequence[Path], as_json: bool) -> None:
     if as_json:
-        _print_json([asdict(score) for score in scores])
+        _print_json([{"file": str(file), **asdict(score)} for file, score in zip(files, scores, strict=True)])
     else:
         rows = [
             [
-                Path(s.name).name,
+                str(file) if len({f.name for f in files}) < len(files) else file.name,
                 f"{s.rank_score:.3f}",
                 "-" if s.accuracy is None else f"{s.accuracy:.1f}",
                 "-" if s.low is None or s.high is None else f"{s.low:.1f} to {s.high:.1f}",
@@ -352,7 +355,7 @@ def _show_scores(scores: Sequence[Score], as_json: bool) -> None:
                 s.task or "-",
                 " ".join(s.unknown_ops) or "-",
             ]
-            for s in scores
+            for file, s in zip(files, scores, strict=True)
             if s.error is None
         ]
         _print_table(("network", "rank score", "accuracy %", "90 % interval", "distance", "task", "unknown ops"), rows)
@@ -374,7 +377,7 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str))
+    typer.echo(json_text(value), nl=False)
 
 
 def _print_errors(messages: Sequence[str]) -> None:

@@ -41,12 +41,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("benchmarks", "encoders", "heads"):
             values = getattr(self, name)
-            if not values or not all(isinstance(value, str) and value for value in values):
-                raise ConfigError(f"{name}: expected at least one name, got {values!r}")
+            if (
+                not isinstance(values, tuple)
+                or not values
+                or not all(isinstance(value, str) and value for value in values)
+            ):
+                raise ConfigError(f"{name}: expected a list of at least one name, got {values!r}")
         for name, low in (("n_seeds", 1), ("seed", 0), ("folds", 0), ("limit", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise ConfigError(f"{name}: expected a whole number of at least {low}, got {value!r}")
+        if not isinstance(self.out, str) or not self.out:
+            raise ConfigError(f"out: expected the name of a folder, got {self.out!r}")
         if self.folds == 1:
             raise ConfigError("folds: expected 0 (no table) or at least 2, got 1")
 
@@ -60,7 +66,7 @@ class TrainConfig:
         try:
             with Path(path).open("rb") as file:
                 values = tomllib.load(file)
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read as TOML ({error})") from error
         return cls().updated(**values)
 

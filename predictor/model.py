@@ -55,6 +55,8 @@ OnError = Literal["raise", "skip"]
 
 PRIOR_LABELS = 12
 """How many labels the zero-shot score is worth when a predictor is fine-tuned."""
+NEAR = 10
+"""From how many labels on a fine-tuned predictor measures distances from its own training networks."""
 SHIPPED = Path(__file__).parent / "shipped"
 """Folder of the predictor that comes with the package."""
 
@@ -392,7 +394,11 @@ class Predictor:
         return Fitted(
             ensemble=ensemble,
             pool_ensemble=pool_ensemble,
-            reference=Reference.fit(plain, owner, seed=self.seed),
+            reference=(
+                prior.predictor.fitted.reference  # a handful of networks says nothing of what is near
+                if prior is not None and len(plain) < NEAR
+                else Reference.fit(plain, owner, seed=self.seed)
+            ),
             tasks=tasks,
             seen=np.unique(_prefixes(hashes)),
             data=tuple(_record(benchmark) for benchmark in benchmarks),
@@ -754,13 +760,12 @@ class Predictor:
         if task is None:
             return known[0] if known else ""
         if task not in known:
-            raise ConfigError(
-                f"this predictor knows no task {task!r}, expected one of {', '.join(known)}, or None for ranks only"
-            )
+            raise ConfigError(f"this predictor knows no task {task!r}, expected one of {', '.join(known)}")
         return task
 
     def _seen(self, hashes: Sequence[str]) -> NDArray[np.bool_]:
-        return np.isin(_prefixes(hashes), self.fitted.seen)
+        own = np.isin(_prefixes(hashes), self.fitted.seen)
+        return own if self.fitted.prior is None else own | self.fitted.prior.predictor._seen(hashes)
 
     def _with_prior(self, plain: Floats) -> Floats:
         """Features with the prior's score as a last column, if there is a prior."""

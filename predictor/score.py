@@ -20,8 +20,8 @@ class Score:
             no accuracy.
         unknown_ops: Operators that archgauge does not understand.
         unknown_share: Share of the nodes that are such operators, 0 to 1.
-        distance: Distance from the training networks: 0 is on top of one, 1 the edge of the training set, and far above
-            1 the score is a guess.
+        distance: Distance from the nearest training networks: 1 is the edge of the training set, and far above 1 the
+            score is a guess.
         task: Task the accuracy is for, or "".
         pooled: Whether the score compares the network with the others of the call (transductive).
         error: Why the network was skipped, or None.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -17,10 +16,11 @@ from typing import Any
 from ..datasets.benchmark import Benchmark, leave_space_out
 from ..datasets.registry import load_benchmark
 from ..encoders.errors import ConfigError
-from ..encoders.files import replacing
+from ..encoders.files import make_folder, replacing
 from .config import TrainConfig
 from .evaluation import Evaluation, leave_groups_out
 from .model import Predictor
+from .tables import as_json
 
 _PACKAGES = ("archgauge", "torch", "onnx", "lightgbm", "scikit-learn", "numpy", "scipy")
 
@@ -64,6 +64,7 @@ def train(
         ConfigError: Unknown benchmark, encoder or head.
         DataError: A benchmark is missing or damaged.
     """
+    folder = make_folder(config.out)
     benchmarks = [_load(name, config, root, download, progress) for name in config.benchmarks]
     evaluations: list[Evaluation] = []
     if config.folds:
@@ -71,11 +72,9 @@ def train(
             evaluations.append(evaluation)
             report(evaluation.table())
     predictor = _new(config).fit(benchmarks, progress=progress)
-    folder = Path(config.out)
-    folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "config.toml", config.to_toml())
-    _write(folder / "run.json", _json(_record(config, benchmarks)))
-    _write(folder / "metrics.json", _json([evaluation.to_dict() for evaluation in evaluations]))
+    _write(folder / "run.json", as_json(_record(config, benchmarks)))
+    _write(folder / "metrics.json", as_json([evaluation.to_dict() for evaluation in evaluations]))
     _write(folder / "predictions.csv", _predictions(evaluations))
     predictor.save(folder / "predictor")
     return Run(predictor, tuple(evaluations), folder)
@@ -153,10 +152,6 @@ def _predictions(evaluations: Sequence[Evaluation]) -> str:
                 )
             )
     return text.getvalue()
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from archgauge.datasets.benchmark import Benchmark
-from archgauge.encoders.errors import CheckpointError, ConfigError, NotFittedError
+from archgauge.encoders.errors import CheckpointError, ConfigError, NotFittedError, OutputError
 from archgauge.encoders.graph import ArchGraph, Node
 from archgauge.encoders.statistics import FEATURE_NAMES
 from archgauge.predictor import checkpoint
@@ -108,10 +108,24 @@ assert "torch" not in sys.modules
 
 def test_saving_again_replaces_and_leaves_nothing_behind(fitted, saved):
     before = sorted(path.name for path in saved.parent.iterdir())
-    (saved / "gbdt_9.txt").write_text("left over")
+    files = sorted(path.name for path in saved.iterdir())
     fitted.save(saved)
-    assert not (saved / "gbdt_9.txt").exists()
+    assert sorted(path.name for path in saved.iterdir()) == files
     assert sorted(path.name for path in saved.parent.iterdir()) == before
+
+
+def test_saving_keeps_a_stranger_in_the_folder(fitted, tmp_path):
+    folder = fitted.save(tmp_path / "model")
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"notes\.txt"):
+        fitted.save(folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_a_typed_error(fitted, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OutputError, match="file"):
+        fitted.save(tmp_path / "file" / "model")
 
 
 def test_saving_does_not_touch_a_folder_of_something_else(fitted, tmp_path):

@@ -67,6 +67,7 @@ def test_one_bad_file_spoils_no_batch(tmp_path: Path) -> None:
     bad.write_text("no model")
     result = runner.invoke(app, ["score", "--json", str(LIGHT[0]), str(bad), str(tmp_path / "missing.onnx")])
     assert result.exit_code == 1
+    assert "NaN" not in result.stdout  # which is no JSON
     good, broken, missing = json.loads(result.stdout)
     assert good["error"] is None
     assert good["accuracy"] > 30
@@ -95,7 +96,7 @@ def test_finetune_from_csv_then_score(models: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["labels"] == 14
-    assert report["test"]["n"] == 10
+    assert 5 <= report["test"]["n"] == report["test_before"]["n"] <= 10
     assert report["test"]["rows"][0]["metrics"]["spearman"]["value"] > 0.5
     scored = runner.invoke(
         app, ["score", "--json", "--predictor", str(out), "--task", "mine", str(next(models.glob("*.onnx")))]

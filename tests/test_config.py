@@ -24,7 +24,7 @@ names = st.lists(st.text(st.characters(codec="ascii"), min_size=1, max_size=8), 
         seed=st.integers(0, 2**31),
         folds=st.sampled_from([0, 2, 10]),
         limit=st.integers(0, 10**6),
-        out=st.text(max_size=12),
+        out=st.text(min_size=1, max_size=12),
     )
 )
 def test_toml_round_trip(tmp_path_factory: pytest.TempPathFactory, config: TrainConfig) -> None:
@@ -41,7 +41,7 @@ def test_toml_round_trip(tmp_path_factory: pytest.TempPathFactory, config: Train
         ("seed = -1", "at least 0, got -1"),
         ("seed = true", "got True"),
         ("n_seeds = 0", "at least 1, got 0"),
-        ("heads = []", "at least one name"),
+        ("heads = []", "list of at least one name"),
         ("folds = 1", "expected 0"),
         ("seed = ", "cannot be read as TOML"),
     ],

@@ -13,7 +13,7 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from archgauge.datasets import nas_bench_201
+from archgauge.datasets import nas_bench_201, nas_bench_macro
 from archgauge.datasets.onnx_builder import OnnxBuilder
 from archgauge.encoders import onnx_file
 from archgauge.encoders.errors import ArchGaugeError, LimitError, ReadError, UnreadableFileError
@@ -61,6 +61,15 @@ def cut_wire(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 # --- sources --------------------------------------------------------------------------------------------------------
+
+
+def test_a_fixed_batch_is_one() -> None:
+    model = nas_bench_macro.build("00120000", "cifar10")
+    alone = read(model)
+    for size in (1, 8):
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+        assert read(model) == alone
+    assert read(model, input_shapes={model.graph.input[0].name: (8, 3, 32, 32)}) == alone
 
 
 def test_path_text_bytes_and_model_are_one(tmp_path: Path) -> None:

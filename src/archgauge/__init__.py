@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         GraphError,
         LimitError,
         NotFittedError,
+        OutputError,
         ReadError,
         UnreadableFileError,
     )
@@ -44,6 +45,7 @@ _HOMES = {
         "GraphError",
         "LimitError",
         "NotFittedError",
+        "OutputError",
         "ReadError",
         "UnreadableFileError",
     ),
@@ -72,6 +74,7 @@ __all__ = [
     "Limits",
     "Node",
     "NotFittedError",
+    "OutputError",
     "Predictor",
     "Ranked",
     "ReadError",
