@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     start = time.perf_counter()
     sources = load_sources(options.limit)
-    small = {"extra_trees": {"min_leaf": 10}}  # half the size of the default, as good out of space
+    small = {"extra_trees": {"min_leaf": 10}}  # larger leaves than by default keep the files small
     predictor = ag.Predictor(heads=tuple(options.heads), n_seeds=options.seeds, options=small)
     predictor.fit(sources, progress=True)
     predictor.save(options.out)

@@ -22,6 +22,7 @@ from ..encoders import onnx_reader
 from ..encoders.errors import ArchGaugeError, ConfigError, DataError
 from ..encoders.files import replacing
 from ..encoders.graph import ArchGraph
+from ..encoders.names import perhaps
 from .graph_store import GraphStore, as_indices
 
 Floats = npt.NDArray[np.float64]
@@ -402,7 +403,7 @@ def leave_space_out(benchmarks: Iterable[Benchmark], target: str) -> tuple[list[
     found = [b for b, text in zip(benchmarks, full, strict=True) if target in (b.name, text)]
     if not found:
         near = difflib.get_close_matches(target, {*full, *(b.name for b in benchmarks)}, n=3)
-        raise ConfigError(f"no benchmark is called {target!r}{_perhaps(near)}; there are {', '.join(full) or 'none'}")
+        raise ConfigError(f"no benchmark is called {target!r}{perhaps(near)}; there are {', '.join(full) or 'none'}")
     if len(found) > 1:
         raise ConfigError(
             f"{target!r} names {len(found)} benchmarks, expected one: "
@@ -420,10 +421,6 @@ def leave_space_out(benchmarks: Iterable[Benchmark], target: str) -> tuple[list[
     if not train:
         raise DataError(f"without {target!r} and its relatives ({held.relatives!r}) there is nothing left to train on")
     return train, held
-
-
-def _perhaps(near: Sequence[str]) -> str:
-    return f" (perhaps {' or '.join(map(repr, near))}?)" if near else ""
 
 
 def _members(groups: Sequence[str]) -> list[Indices]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..encoders.errors import ConfigError, DataError
+from ..encoders.names import perhaps
 from .benchmark import Benchmark
 from .cache import builder, cached_graphs, default_cache_dir
 from .download import fetch, verify
@@ -290,5 +291,4 @@ def _record(entry: dict[str, Any]) -> BenchmarkRecord:
 
 
 def _near(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f" (perhaps {' or '.join(map(repr, near))}?)" if near else ""
+    return perhaps(difflib.get_close_matches(name, names, n=3, cutoff=0.5))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -13,9 +12,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ConfigError, DataError
+from .errors import DataError
 from .files import replacing
 from .graph import ArchGraph
+from .names import look_up, take_name
 
 Floats = NDArray[np.float64]
 
@@ -60,9 +60,7 @@ def register_encoder(name: str) -> Callable[[Factory], Factory]:
     """
 
     def enter(factory: Factory) -> Factory:
-        if name in ENCODERS:
-            raise ConfigError(f"an encoder called {name!r} is registered already: choose another name")
-        ENCODERS[name] = factory
+        take_name(ENCODERS, name, factory, "an encoder")
         return factory
 
     return enter
@@ -74,11 +72,7 @@ def get_encoder(name: str) -> Encoder:
     Raises:
         ConfigError: There is none; the message lists those there are.
     """
-    if name not in ENCODERS:
-        near = get_close_matches(name, ENCODERS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown encoder {name!r}, expected one of {', '.join(sorted(ENCODERS))}{hint}")
-    return ENCODERS[name]()
+    return look_up(ENCODERS, name, "encoder")()
 
 
 @register_encoder("statistics")

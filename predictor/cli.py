@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
 import typer
 
 from ..encoders.errors import ArchGaugeError, ConfigError
-from .tables import aligned
-from .tables import as_json as json_text
+from .tables import aligned, json_text
 
 if TYPE_CHECKING:
     from .config import TrainConfig

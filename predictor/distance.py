@@ -48,7 +48,7 @@ class Reference:
         return cls(scaler, points, owner[rows].astype(np.int32), max(edge, 1e-6))
 
     def distance(self, table: Floats) -> Floats:
-        """Distance (n,) of feature rows (n, d); 0 on top of training networks, 1 at the edge of the training set."""
+        """Distance (n,) of feature rows (n, d); 1 at the edge of the training set, less within it."""
         return _nearest(self.scaler(table).astype(np.float32), self.points) / self.edge
 
     def membership(self, table: Floats, owners: Sequence[int]) -> Floats:

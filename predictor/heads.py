@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -24,6 +23,7 @@ from sklearn.utils.validation import (
 )
 
 from ..encoders.errors import ConfigError
+from ..encoders.names import look_up, take_name
 from .seeding import integer_seed
 from .transforms import Scaler
 
@@ -125,9 +125,7 @@ def register_head(name: str) -> Callable[[AnyHead], AnyHead]:
     """
 
     def enter(head: AnyHead) -> AnyHead:
-        if name in HEADS:
-            raise ConfigError(f"a head called {name!r} is registered already: choose another name")
-        HEADS[name] = head
+        take_name(HEADS, name, head, "a head")
         return head
 
     return enter
@@ -139,11 +137,7 @@ def head_class(name: str) -> type[Head]:
     Raises:
         ConfigError: There is none; the message lists those there are.
     """
-    if name not in HEADS:
-        near = get_close_matches(name, HEADS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown head {name!r}, expected one of {', '.join(sorted(HEADS))}{hint}")
-    return HEADS[name]
+    return look_up(HEADS, name, "head")
 
 
 def make_head(

@@ -15,7 +15,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in padded)
 
 
-def as_json(value: Any) -> str:
+def json_text(value: Any) -> str:
     """Indented JSON with a line end; numbers that are not finite become null, as JSON has no others."""
     return json.dumps(_finite(value), indent=2, allow_nan=False, default=str) + "\n"
 

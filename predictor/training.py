@@ -20,7 +20,7 @@ from ..encoders.files import make_folder, replacing
 from .config import TrainConfig
 from .evaluation import Evaluation, leave_groups_out
 from .model import Predictor
-from .tables import as_json
+from .tables import json_text
 
 _PACKAGES = ("archgauge", "torch", "onnx", "lightgbm", "scikit-learn", "numpy", "scipy")
 
@@ -73,8 +73,8 @@ def train(
             report(evaluation.table())
     predictor = _new(config).fit(benchmarks, progress=progress)
     _write(folder / "config.toml", config.to_toml())
-    _write(folder / "run.json", as_json(_record(config, benchmarks)))
-    _write(folder / "metrics.json", as_json([evaluation.to_dict() for evaluation in evaluations]))
+    _write(folder / "run.json", json_text(_record(config, benchmarks)))
+    _write(folder / "metrics.json", json_text([evaluation.to_dict() for evaluation in evaluations]))
     _write(folder / "predictions.csv", _predictions(evaluations))
     predictor.save(folder / "predictor")
     return Run(predictor, tuple(evaluations), folder)
