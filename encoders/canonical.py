@@ -10,8 +10,11 @@ from hashlib import blake2b
 from .draft import COMMUTATIVE, Attributes, Draft, DraftNode
 from .graph import ArchGraph, Node, Shape
 from .shapes import broadcast
+from .trace import Trace
 
 _ABSORBING = frozenset({"Conv", "ConvTranspose", "Linear", "BatchNormalization"})
+_SHARING = frozenset({"Conv", "ConvTranspose", "DeformConv", "Linear", "Embedding", "LSTM", "GRU", "RNN"})
+"""Operators whose use of another one's weight is told (`Node.tied`)."""
 _AFFINE = frozenset({"BatchNormalization", "Add", "Mul"})
 
 
@@ -28,7 +31,7 @@ def live(draft: Draft, outputs: Sequence[int]) -> list[int]:
     return sorted(seen)
 
 
-def absorb_affine(draft: Draft, outputs: Sequence[int]) -> tuple[list[int], list[int]]:
+def absorb_affine(draft: Draft, outputs: Sequence[int], trace: Trace | None = None) -> tuple[list[int], list[int]]:
     """Takes batch norms, biases and channel-wise scales into the linear operator or batch norm they follow.
 
     Precondition: none. Postcondition: no batch norm, and no sum or product with a constant vector over the channels,
@@ -38,6 +41,9 @@ def absorb_affine(draft: Draft, outputs: Sequence[int]) -> tuple[list[int], list
     """
     nodes = draft.nodes
     alive = live(draft, outputs)
+    if trace is not None:
+        used = set(alive)
+        trace.unused.update(node.op for position, node in enumerate(nodes) if position not in used)
     uses = [0] * len(nodes)
     for position in alive:
         for operand in nodes[position].inputs:
@@ -66,6 +72,8 @@ def absorb_affine(draft: Draft, outputs: Sequence[int]) -> tuple[list[int], list
             layer.bias += node.bias
         if node.op != "Mul" and layer.op != "BatchNormalization":
             layer.attributes = _with_bias(layer.attributes)
+        if trace is not None:
+            trace.absorbed[node.op, layer.op] += 1
         moved[position] = before
         uses[before] = uses[position]
     if moved:
@@ -103,22 +111,25 @@ def merge_sums(draft: Draft, outputs: Sequence[int], alive: list[int]) -> list[i
         for operand in nodes[position].inputs:
             if operand in inner:
                 uses[operand] += 1
-    gone: set[int] = set()
+    kept = set(outputs)
+    gone = {
+        p
+        for position in sums
+        for p in nodes[position].inputs
+        if p in inner and uses[p] == 1 and p not in kept and nodes[p].shape == nodes[position].shape
+    }
     for position in sums:
-        node = nodes[position]
+        if position in gone:
+            continue
         terms: list[int] = []
-        for operand in node.inputs:
-            if (
-                operand in inner
-                and uses[operand] == 1
-                and operand not in outputs
-                and nodes[operand].shape == node.shape
-            ):
-                terms.extend(nodes[operand].inputs)
-                gone.add(operand)
+        stack = list(reversed(nodes[position].inputs))
+        while stack:
+            operand = stack.pop()
+            if operand in gone:
+                stack.extend(reversed(nodes[operand].inputs))
             else:
                 terms.append(operand)
-        node.inputs = tuple(terms)
+        nodes[position].inputs = tuple(terms)
     return [position for position in alive if position not in gone] if gone else alive
 
 
@@ -140,7 +151,7 @@ def _content_key(op: str, shape: Shape, attributes: Attributes, weights: tuple[S
     return int.from_bytes(blake2b(repr((op, shape, attributes, weights)).encode(), digest_size=8).digest(), "little")
 
 
-def finish(draft: Draft, outputs: Sequence[int], alive: list[int]) -> ArchGraph:
+def finish(draft: Draft, outputs: Sequence[int], alive: list[int], trace: Trace | None = None) -> ArchGraph:
     """The live part of the draft (`alive`, ascending) in canonical order.
 
     The order is a depth-first walk from the outputs towards the inputs, operands before consumers. Operands of
@@ -148,7 +159,10 @@ def finish(draft: Draft, outputs: Sequence[int], alive: list[int]) -> ArchGraph:
     neither names nor the order in the file play a part. Sums of several become chains of sums of two.
     """
     nodes = draft.nodes
+    before = len(alive)
     alive = merge_sums(draft, outputs, alive)
+    if trace is not None:
+        trace.merged_sums += before - len(alive)
     keys = _structural_keys(nodes, alive, outputs)
     order: list[int] = []
     placed: set[int] = set()
@@ -188,9 +202,13 @@ def _emit(nodes: list[DraftNode], order: list[int], outputs: Sequence[int]) -> A
         inputs = tuple([place[i] for i in node.inputs])
         if len(inputs) > 1 and node.op in COMMUTATIVE:
             inputs = tuple(sorted(inputs))
-            while len(inputs) > 2 and node.op == "Add":
-                result.append(Node("Add", inputs[:2], broadcast([result[i].shape for i in inputs[:2]]) or ()))
-                inputs = (len(result) - 1, *inputs[2:])
+            if len(inputs) > 2 and node.op == "Add":
+                total = inputs[0]
+                for term in inputs[1:-1]:
+                    shape = broadcast((result[total].shape, result[term].shape)) or ()
+                    result.append(Node("Add", (total, term), shape))
+                    total = len(result) - 1
+                inputs = (total, inputs[-1])
         here = place[position] = len(result)
         params, tied = 0, -1
         shapes: tuple[Shape, ...] = ()
@@ -199,7 +217,7 @@ def _emit(nodes: list[DraftNode], order: list[int], outputs: Sequence[int]) -> A
             first = node.weights[0].sources
             shapes = tuple([weight.shape for weight in node.weights])
             stored = sum([weight.sources for weight in node.weights], stored) if len(shapes) > 1 else first + stored
-            if first and len(shapes[0]) > 1:
+            if first and len(shapes[0]) > 1 and node.op in _SHARING:
                 tied = first_user.setdefault(first[0][0], here)
                 if tied == here:
                     tied = -1
@@ -226,7 +244,7 @@ def _structural_keys(nodes: list[DraftNode], alive: list[int], outputs: Sequence
         weights = node.weights
         if weights:
             shapes: tuple[Shape, ...] = tuple([weight.shape for weight in weights])
-            if len(shapes[0]) > 1 and weights[0].sources:
+            if len(shapes[0]) > 1 and weights[0].sources and node.op in _SHARING:
                 users.setdefault(weights[0].sources[0][0], []).append(position)
         else:
             shapes = ()
@@ -285,11 +303,11 @@ def _only_twins(
     for output in outputs:
         uses[output] += 1
     for position in twofold:
-        inputs = nodes[position].inputs
-        for i, left in enumerate(inputs):
-            for right in inputs[i + 1 :]:
-                if left != right and keys[left] == keys[right] and not _twins(nodes, uses, left, right):
-                    return False
+        first: dict[int, int] = {}
+        for operand in nodes[position].inputs:
+            like = first.setdefault(keys[operand], operand)
+            if like != operand and not _twins(nodes, uses, like, operand):
+                return False
     return True
 
 

@@ -3,7 +3,8 @@
 The one convention of the package: convolutions, linear layers, matrix products (both of attention included) and
 recurrent cells count one multiply-accumulate for every product they add up; everything else (biases, normalisation,
 activations, pooling, element-wise arithmetic, look-ups) counts nothing. It is half of what `torch.utils.flop_counter`
-counts. Batch size is 1.
+counts. Batch size is 1. What depends on no input of the network (position tables computed from weights, say) is worked
+out before and counts nothing.
 """
 
 from __future__ import annotations
@@ -57,3 +58,33 @@ def fan_in(node: Node) -> int:
         case "Linear":
             return kernel[-1] if node.attribute("left") or len(kernel) == 1 else kernel[-2]
     return 0
+
+
+def peak_activations(nodes: Sequence[Node], outputs: Sequence[int]) -> int:
+    """Elements that signals take up at once, at most, while the nodes run one after the other in the order given.
+
+    A signal is there from the node that makes it until the last node that takes it has run; outputs stay. Reshapes
+    share the elements of their operand. Weights and what an operator needs inside count nothing. It is the convention
+    of Lin et al. 2020 (MCUNet), sec. 3.1, for one fixed order and without operators that work in place.
+    """
+    root = list(range(len(nodes)))
+    last = list(root)
+    for position, node in enumerate(nodes):
+        if node.op == "Reshape" and node.inputs:
+            root[position] = root[node.inputs[0]]
+        for operand in node.inputs:
+            last[root[operand]] = position
+    for output in outputs:
+        last[root[output]] = len(nodes)
+    ends: dict[int, list[int]] = {}
+    for position, end in enumerate(last):
+        if root[position] == position:
+            ends.setdefault(end, []).append(position)
+    held = peak = 0
+    for position, node in enumerate(nodes):
+        if root[position] == position:
+            held += node.size
+        peak = max(peak, held)
+        for gone in ends.get(position, ()):
+            held -= nodes[gone].size
+    return peak

@@ -34,14 +34,20 @@ class Constant:
         sources: The stored learned tensors it is made of. A single stored number whose value is known is one of 0
             elements: it may be learned or not, so it is neither counted nor taken for a fixed number.
         dead: It stands for a signal that was cut off from the input (a product with zero and what follows it).
+        fill: The number that all its elements are, without dimensions, if they are many and that is known.
     """
 
-    __slots__ = ("dead", "shape", "sources", "value")
+    __slots__ = ("dead", "fill", "shape", "sources", "value")
 
     def __init__(
-        self, shape: Shape, value: np.ndarray | None = None, sources: Sources = (), dead: bool = False
+        self,
+        shape: Shape,
+        value: np.ndarray | None = None,
+        sources: Sources = (),
+        dead: bool = False,
+        fill: np.ndarray | None = None,
     ) -> None:
-        self.shape, self.value, self.sources, self.dead = shape, value, sources, dead
+        self.shape, self.value, self.sources, self.dead, self.fill = shape, value, sources, dead, fill
 
     @property
     def learned(self) -> bool:
@@ -58,7 +64,7 @@ class Constant:
 
     def is_number(self, number: float) -> bool:
         """Whether it holds nothing but this number, and is not learned."""
-        value = self.value
+        value = self.fill if self.value is None else self.value
         return (
             value is not None
             and not self.sources
@@ -66,6 +72,13 @@ class Constant:
             and value.size > 0
             and bool((value == number).all())
         )
+
+    def uniform(self) -> np.ndarray | None:
+        """The number that all its elements are, without dimensions, if there is one and it is known."""
+        value = self.value
+        if value is None:
+            return self.fill
+        return value.reshape(-1)[:1].reshape(()) if value.size and bool((value == value.flat[0]).all()) else None
 
     def ints(self) -> tuple[int, ...] | None:
         """Its elements as integers, flattened, if they are known."""
@@ -131,9 +144,10 @@ class RawOperator(NamedTuple):
 
 
 class Draft:
-    """Nodes under construction; equal nodes are made once."""
+    """Nodes under construction; equal nodes are made once. `guessed` says whether any shape is not known for sure."""
 
     def __init__(self) -> None:
+        self.guessed = False
         self.nodes: list[DraftNode] = []
         self._known: dict[Any, int] = {}
         self._derived: dict[Any, tuple[Constant, Constant]] = {}
@@ -168,12 +182,26 @@ class Draft:
         """Shape of a node's output or of a constant."""
         return operand.shape if operand.__class__ is Constant else self.nodes[operand].shape  # type: ignore[index]
 
+    def plain(self, constant: Constant) -> Constant:
+        """The constant without leading dimensions of 1, which broadcasting adds anyway."""
+        shape = constant.shape
+        return self.derived(constant, "plain", without_ones) if shape and shape[0] == 1 else constant
+
     def derived(self, constant: Constant, how: str, make: Callable[[Constant], Constant]) -> Constant:
         """What `make` makes of a constant; asked again, the same object."""
         found = self._derived.get((id(constant), how))
         if found is None:
             found = self._derived[id(constant), how] = constant, make(constant)
         return found[1]
+
+
+def without_ones(constant: Constant, rank: int = 0) -> Constant:
+    """The constant without leading dimensions of 1, as long as it has more than `rank` dimensions."""
+    shape = constant.shape
+    while len(shape) > rank and shape[0] == 1:
+        shape = shape[1:]
+    value = None if constant.value is None else constant.value.reshape(shape)
+    return Constant(shape, value, constant.sources, constant.dead, constant.fill)
 
 
 def _identity(weight: Constant) -> Any:

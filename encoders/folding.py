@@ -17,9 +17,28 @@ def fold(raw: RawOperator) -> list[Operand]:
     if value is not None:
         return [value]
     operands = [operand for operand in raw.operands if isinstance(operand, Constant)]
+    if raw.op == "DequantizeLinear" and operands and not operands[0].sources:  # weights stored as integers
+        size = prod(raw.shapes[0])
+        return [Constant(raw.shapes[0], None, ((raw.name, size),) if size > 1 else ())]
     sources = tuple(dict.fromkeys(source for operand in operands for source in operand.sources))
     dead = any(operand.dead for operand in operands)
-    return [Constant(shape, None, sources, dead) for shape in raw.shapes]
+    fill = None if sources or dead or len(raw.shapes) > 1 else _filling(raw)
+    return [Constant(shape, None, sources, dead, fill) for shape in raw.shapes]
+
+
+def _filling(raw: RawOperator) -> np.ndarray | None:
+    """The number that a tensor too large to keep is full of, if it is made of such tensors."""
+    operands = raw.operands
+    if raw.op in _REARRANGING:
+        first = operands[0]
+        return first.uniform() if isinstance(first, Constant) else None
+    if raw.op not in _ON_ELEMENTS:
+        return None
+    values = [operand.uniform() if isinstance(operand, Constant) else None for operand in operands]
+    if any(value is None for value in values):
+        return None
+    value = evaluate(raw.op, values, raw.attributes)
+    return value if value is not None and not value.ndim else None
 
 
 def known_value(
@@ -62,8 +81,11 @@ def _filled(size: Constant, attributes: Mapping[str, Any], name: str) -> Constan
     fill = attributes.get("value", (0.0,))[0]
     count = prod(shape)
     learned = isinstance(fill, float) and 0 < abs(fill) < 1 and count > 1
-    value = np.full(shape, fill) if count <= SMALL and not learned else None
-    return Constant(shape, value, ((name, count),) if learned else ())
+    if learned:
+        return Constant(shape, None, ((name, count),))
+    if count > SMALL:
+        return Constant(shape, fill=np.asarray(fill))
+    return Constant(shape, np.full(shape, fill))
 
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
@@ -81,7 +103,33 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "Min": np.minimum,
     "Mod": np.mod,
     "Pow": np.power,
+    "Xor": np.logical_xor,
 }
+_UNARY: dict[str, Callable[[Any], Any]] = {
+    "Abs": np.abs,
+    "Ceil": np.ceil,
+    "Cos": np.cos,
+    "Exp": np.exp,
+    "Floor": np.floor,
+    "Log": np.log,
+    "Neg": np.negative,
+    "Not": np.logical_not,
+    "Reciprocal": np.reciprocal,
+    "Round": np.round,
+    "Sign": np.sign,
+    "Sin": np.sin,
+    "Sqrt": np.sqrt,
+}
+_REDUCING: dict[str, Callable[..., Any]] = {
+    "ReduceMax": np.max,
+    "ReduceMin": np.min,
+    "ReduceProd": np.prod,
+    "ReduceSum": np.sum,
+}
+
+
+_REARRANGING = frozenset({"Expand", "Tile", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Slice", "Identity"})
+_ON_ELEMENTS = frozenset({*_BINARY, *_UNARY, "Where", "Cast", "CastLike", "Clip", "Div"})
 
 
 def evaluate(op: str, values: list[Any], attributes: Mapping[str, Any]) -> np.ndarray | None:
@@ -101,7 +149,23 @@ def _evaluate(op: str, values: list[Any], attributes: Mapping[str, Any]) -> Any:
     first = values[0]
     if op in _BINARY and len(values) == 2:
         return _BINARY[op](*values)
+    if op in _UNARY:
+        return _UNARY[op](first)
+    if op in _REDUCING:
+        given = attributes.get("axes") if len(values) < 2 else values[1]
+        over = None if given is None or not np.size(given) else tuple(int(a) for a in np.reshape(given, -1))
+        if over is None and attributes.get("noop_with_empty_axes"):
+            return first
+        return _REDUCING[op](first, axis=over, keepdims=bool(attributes.get("keepdims", 1)))
     match op:
+        case "Clip":
+            low, high = [*values, None, None][1:3]
+            low = attributes.get("min") if low is None else low
+            high = attributes.get("max") if high is None else high
+            return first if low is None and high is None else np.clip(first, low, high)
+        case "Tile":
+            count = prod(int(v) for v in values[1]) * first.size
+            return np.tile(first, [int(v) for v in values[1]]) if 0 <= count <= SMALL else None
         case "Div":
             exact = first.dtype.kind in "iu"
             return np.trunc(first / values[1]).astype(first.dtype) if exact else np.divide(*values)
@@ -111,18 +175,6 @@ def _evaluate(op: str, values: list[Any], attributes: Mapping[str, Any]) -> Any:
             return first.astype(values[1].dtype)
         case "Cast":
             return first.astype(_NUMPY.get(attributes.get("to", 0), first.dtype))
-        case "Neg":
-            return -first
-        case "Not":
-            return np.logical_not(first)
-        case "Sqrt":
-            return np.sqrt(first)
-        case "Floor":
-            return np.floor(first)
-        case "Ceil":
-            return np.ceil(first)
-        case "Reciprocal":
-            return np.reciprocal(first)
         case "Gather":
             return np.take(first, values[1], axis=attributes.get("axis", 0))
         case "Concat":
@@ -151,8 +203,6 @@ def _evaluate(op: str, values: list[Any], attributes: Mapping[str, Any]) -> Any:
         case "Expand":
             shape = [int(v) for v in values[1]]
             return first * np.ones(shape, first.dtype) if prod(shape) <= SMALL else None
-        case "ReduceProd":
-            return np.prod(first, keepdims=bool(attributes.get("keepdims", 1)))
         case "Where":
             return np.where(*values)
     return None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from .errors import GraphError
 from .operators import Kind, kind_of
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Raised whenever the canonical form changes, so that no hash of one form is taken for another's."""
 
 AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
@@ -30,8 +30,8 @@ class Node(NamedTuple):
         attributes: `(name, value)` pairs sorted by name; those that equal the operator's default are left out.
         weights: Shapes of the constant tensors the operator uses (kernels, matrices, tables, scales), in operand order;
             a bias is not listed but flagged by the attribute `bias`.
-        tied: Position of the earlier node whose weight this node uses again, or -1. Only for weights of two and more
-            dimensions: exporters merge equal vectors, such as the scales of fresh norms.
+        tied: Position of the earlier node whose weight this node uses again, or -1. Only for convolutions, linear
+            layers, recurrent cells and embeddings: exporters merge equal scales and tables, those of fresh norms, say.
         params: Learned numbers stored for this node, biases and normalisation scales included, running statistics not;
             0 where the weights are tied. It says what the file stores and is no part of the graph's identity:
             a convolution with its batch norm folded in has fewer than the same with the two apart.
@@ -133,6 +133,13 @@ class ArchGraph:
         return sum(node.size for node in self.nodes if kind_of(node.op) in _WEIGHED)
 
     @cached_property
+    def peak_activations(self) -> int:
+        """Elements that signals take up at once, at most; see `costs.peak_activations` for the convention."""
+        from .costs import peak_activations
+
+        return peak_activations(self.nodes, self.outputs)
+
+    @cached_property
     def depth(self) -> int:
         """Learned layers (convolutions, linear layers, recurrent cells) on the longest path."""
         longest: list[int] = []
@@ -145,6 +152,18 @@ class ArchGraph:
     def unknown_ops(self) -> tuple[str, ...]:
         """Names of the operators that archgauge does not understand, sorted, each once."""
         return tuple(sorted({node.op for node in self.nodes if kind_of(node.op) is Kind.UNKNOWN}))
+
+    @cached_property
+    def unknown_share(self) -> float:
+        """Share, 0 to 1, of all elements that nodes put out which come from operators archgauge does not understand.
+
+        Their multiply-accumulates are not known, so this stands for how much of the compute they carry.
+        """
+        if not self.unknown_ops:
+            return 0.0
+        total = sum(node.size for node in self.nodes if node.inputs)
+        unknown = sum(node.size for node in self.nodes if kind_of(node.op) is Kind.UNKNOWN)
+        return unknown / total if total else 0.0
 
     def to_json(self) -> str:
         """The graph as JSON text; `from_json` gives it back, hash and parameters included."""

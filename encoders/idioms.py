@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .draft import Constant, Draft, DraftNode, Operand, Sources
 from .graph import Shape
+from .layout import elementwise, reshape, transpose
 
 # --- activations ---------------------------------------------------------------------------------------------------
 
@@ -48,34 +49,54 @@ def _near(number: float | None, expected: float) -> bool:
     return number is not None and abs(number - expected) <= 1e-2 * abs(expected)
 
 
-def _factors(draft: Draft, operand: Operand, depth: int = 3) -> list[Operand]:
-    """The operands that a chain of products multiplies."""
-    if isinstance(operand, Constant) or depth == 0:
-        return [operand]
+def _factors(draft: Draft, operand: Operand) -> list[list[Operand]]:
+    """An operand as a product: of itself alone, and of two factors if it is one."""
+    if isinstance(operand, Constant):
+        return [[operand]]
     node = draft.nodes[operand]
-    if node.op != "Mul":
-        return [operand]
-    parts: list[Operand] = [*node.inputs, *node.weights]
-    return [factor for part in parts for factor in _factors(draft, part, depth - 1)]
+    return [[operand], [*node.inputs, *node.weights]] if node.op == "Mul" else [[operand]]
 
 
 def _gelu(draft: Draft, left: int, right: Operand) -> int | None:
-    """`x/2 * (1 + erf(x / sqrt 2))` in any order, or its tanh approximation (Hendrycks and Gimpel 2016)."""
-    factors = _factors(draft, left) + _factors(draft, right)
-    if len(factors) != 3:
+    """`x/2 * (1 + erf(x / sqrt 2))` in any order, or its tanh approximation (Hendrycks and Gimpel 2016).
+
+    The half may be missing, as simplifiers take it into the next layer's weights, or come last.
+    """
+    if isinstance(right, Constant) and draft.nodes[left].op == "Gelu":
+        return left if _near(right.scalar, 0.5) else None
+    for first in _factors(draft, left):
+        for second in _factors(draft, right):
+            factors = first + second
+            nodes = [factor for factor in factors if isinstance(factor, int)]
+            constants = [factor for factor in factors if isinstance(factor, Constant)]
+            if len(nodes) != 2 or len(constants) > 1 or (constants and not _near(constants[0].scalar, 0.5)):
+                continue
+            found = _gelu_of(draft, nodes[0], nodes[1])
+            if found is None:
+                found = _gelu_of(draft, nodes[1], nodes[0])
+            if found is not None:
+                return found
+    return None
+
+
+def _gelu_of(draft: Draft, x: int, rest: int) -> int | None:
+    plus_one = draft.nodes[rest]
+    if plus_one.op == "Erfc":  # 1 + erf(z) = erfc(-z)
+        inner = draft.nodes[plus_one.inputs[0]]
+        if inner.op == "Mul" and len(inner.inputs) == 1:
+            turned = draft.nodes[inner.inputs[0]]
+            sign = -1.0 if turned.op == "Neg" else 1.0
+            source = turned.inputs[0] if turned.op == "Neg" else inner.inputs[0]
+            if source == x and _near(inner.weights[0].scalar, -sign * 0.7071):
+                return draft.add("Gelu", (x,), plus_one.shape)
         return None
-    nodes = [factor for factor in factors if isinstance(factor, int)]
-    if len(nodes) != 2 or not _near(next(f for f in factors if isinstance(f, Constant)).scalar, 0.5):
+    if plus_one.op != "Add" or len(plus_one.inputs) != 1 or plus_one.weights[0].scalar != 1:
         return None
-    for x, rest in (nodes, nodes[::-1]):
-        plus_one = draft.nodes[rest]
-        if plus_one.op != "Add" or len(plus_one.inputs) != 1 or plus_one.weights[0].scalar != 1:
-            continue
-        curve = draft.nodes[plus_one.inputs[0]]
-        if curve.op == "Erf" and _is_scaled(draft, curve.inputs[0], x, 0.7071):
-            return draft.add("Gelu", (x,), plus_one.shape)
-        if curve.op == "Tanh" and x in _ancestors(draft, curve.inputs[0], 6):
-            return draft.add("Gelu", (x,), plus_one.shape, (("approximate", "tanh"),))
+    curve = draft.nodes[plus_one.inputs[0]]
+    if curve.op == "Erf" and _is_scaled(draft, curve.inputs[0], x, 0.7071):
+        return draft.add("Gelu", (x,), plus_one.shape)
+    if curve.op == "Tanh" and x in _ancestors(draft, curve.inputs[0], 6):
+        return draft.add("Gelu", (x,), plus_one.shape, (("approximate", "tanh"),))
     return None
 
 
@@ -113,33 +134,138 @@ def _plus_three(draft: Draft, clip: int) -> int | None:
 def normalised(draft: Draft, numerator: int, denominator: int, shape: Shape) -> int | None:
     """`d / sqrt(mean(d²) + eps)`: LayerNormalization if d = x - mean(x), else RMSNormalization; without a scale.
 
-    Ba et al. 2016, eq. 3; Zhang and Sennrich 2019, eq. 4.
+    Ba et al. 2016, eq. 3; Zhang and Sennrich 2019, eq. 4. The variance may be `mean(x²) - mean(x)²`, cut at 0.
     """
-    root = draft.nodes[denominator]
+    found = _mean_of_squares(draft, denominator)
+    if found is None:
+        return None
+    deviation, axes = found
+    if draft.shape(deviation) != shape:
+        return None
+    x = centred(draft, numerator, axes)
+    if x is not None and (deviation == x or centred(draft, deviation, axes) == x):
+        return _normalised_over(draft, "LayerNormalization", x, axes)
+    if deviation == numerator:
+        return _normalised_over(draft, "RMSNormalization", numerator, axes)
+    return None
+
+
+def _mean_of_squares(draft: Draft, position: int) -> tuple[int, tuple[int, ...]] | None:
+    """The d and the axes of `sqrt(mean(d²) + eps)`; for `sqrt(mean(x²) - mean(x)² + eps)` the x."""
+    nodes = draft.nodes
+    root = nodes[position]
     if root.op != "Sqrt":
         return None
-    inside = draft.nodes[root.inputs[0]]
-    if inside.op == "Add" and len(inside.inputs) == 1 and inside.weights[0].scalar is not None:
-        inside = draft.nodes[inside.inputs[0]]
-    if inside.op == "Reshape":
-        inside = draft.nodes[inside.inputs[0]]
+    inside = nodes[root.inputs[0]]
+    while inside.op in ("Add", "Max", "Reshape", "Relu") and len(inside.inputs) == 1:
+        if inside.weights and inside.weights[0].scalar is None:
+            return None
+        inside = nodes[inside.inputs[0]]
+    if inside.op == "Sub" and len(inside.inputs) == 2:
+        mean = _squared(draft, inside.inputs[1])
+        inside = nodes[inside.inputs[0]]
+        x = _squared(draft, inside.inputs[0]) if inside.inputs else None
+        axes = _mean_axes(inside)
+        if x is None or mean is None or axes is None or nodes[mean].inputs != (x,) or _mean_axes(nodes[mean]) != axes:
+            return None
+        return x, axes
     axes = _mean_axes(inside)
-    if axes is None:
+    d = None if axes is None else _squared(draft, inside.inputs[0])
+    return None if d is None or axes is None else (d, axes)
+
+
+def _squared(draft: Draft, position: int) -> int | None:
+    node = draft.nodes[position]
+    if node.op != "Mul" or len(node.inputs) != 2 or node.inputs[0] != node.inputs[1]:
         return None
-    square = draft.nodes[inside.inputs[0]]
-    if square.op != "Mul" or len(square.inputs) != 2 or square.inputs[0] != square.inputs[1]:
-        return None
+    return node.inputs[0]
+
+
+def _normalised_over(draft: Draft, op: str, x: int, axes: tuple[int, ...]) -> int | None:
+    """A normalisation over these axes: the last ones, or a single one, which is made the last."""
+    shape = draft.shape(x)
     rank = len(shape)
-    if axes != tuple(range(axes[0], rank)) or axes[0] == 0 or draft.shape(square.inputs[0]) != shape:
+    if axes == tuple(range(axes[0], rank)) and axes[0] > 0:
+        return draft.add(op, (x,), shape, () if axes[0] == rank - 1 else (("axis", axes[0]),))
+    if len(axes) > 1 or axes[0] == 0:
         return None
-    attributes = () if axes[0] == rank - 1 else (("axis", axes[0]),)
-    deviation = square.inputs[0]
-    x = centred(draft, numerator, axes)
-    if x is not None and centred(draft, deviation, axes) == x:
-        return draft.add("LayerNormalization", (x,), shape, attributes)
-    if deviation == numerator:
-        return draft.add("RMSNormalization", (numerator,), shape, attributes)
+    there = (*[axis for axis in range(rank) if axis != axes[0]], axes[0])
+    moved = transpose(draft, x, there)
+    result = draft.add(op, (moved,), draft.shape(moved))
+    return transpose(draft, result, tuple([there.index(axis) for axis in range(rank)]))
+
+
+def normalised_by_moments(draft: Draft, left: int, right: int, shape: Shape) -> int | None:
+    """`x · s + (-mean(x)) · s` with `s = gamma / sqrt(var(x) + eps)` is LayerNormalization with the scale gamma.
+
+    The second product may be taken off a learned shift instead, which becomes a sum behind.
+    """
+    nodes = draft.nodes
+    for scaled_x, rest in ((left, right), (right, left)):
+        product = nodes[scaled_x]
+        if product.op not in ("Mul", "Div") or len(product.inputs) != 2:
+            continue
+        shift: Constant | None = None
+        other = nodes[rest]
+        if other.op == "Sub" and len(other.inputs) == 1 and other.attribute("constant_slots") == (0,):
+            shift, other = other.weights[0], nodes[other.inputs[0]]
+            negative = False
+        else:
+            negative = True
+        if other.op not in ("Mul", "Div") or len(other.inputs) != 2:
+            continue
+        for x, inverse in (product.inputs, product.inputs[::-1]):
+            if inverse not in other.inputs:
+                continue
+            mean = other.inputs[0] if other.inputs[1] == inverse else other.inputs[1]
+            if negative:
+                if nodes[mean].op != "Neg":
+                    continue
+                mean = nodes[mean].inputs[0]
+            axes = _mean_axes(nodes[mean])
+            if axes is None or nodes[mean].inputs != (x,):
+                continue
+            result = _by_inverse(draft, x, inverse, axes, shape)
+            if result is None:
+                continue
+            if shift is not None:
+                result = elementwise(draft, (result, shift), shape, lambda o, s: _with_shift(draft, o, s))
+            return result
     return None
+
+
+def _with_shift(draft: Draft, operands: list[Operand], shape: Shape) -> int:
+    source, shift = operands
+    assert isinstance(source, int)
+    assert isinstance(shift, Constant)
+    shift = draft.plain(shift)
+    return shifted(draft, source, shift, shape) or draft.add("Add", (source,), shape, (), (shift,))
+
+
+def _by_inverse(draft: Draft, x: int, inverse: int, axes: tuple[int, ...], shape: Shape) -> int | None:
+    """The normalisation of x by `gamma / sqrt(var(x) + eps)`."""
+    nodes = draft.nodes
+    factor: Constant | None = None
+    node = nodes[inverse]
+    if node.op == "Mul" and len(node.inputs) == 1:
+        factor, node = node.weights[0], nodes[node.inputs[0]]
+    if node.op != "Reciprocal":
+        return None
+    found = _mean_of_squares(draft, node.inputs[0])
+    if found is None or found[1] != axes or (found[0] != x and centred(draft, found[0], axes) != x):
+        return None
+    result = _normalised_over(draft, "LayerNormalization", x, axes)
+    if result is None or factor is None:
+        return result
+
+    def make(operands: list[Operand], here: Shape) -> int:
+        source, scale = operands
+        assert isinstance(source, int)
+        assert isinstance(scale, Constant)
+        scale = draft.plain(scale)
+        return scaled(draft, source, scale, here) or draft.add("Mul", (source,), here, (), (scale,))
+
+    return elementwise(draft, (result, factor), shape, make)
 
 
 def centred(draft: Draft, position: int, axes: tuple[int, ...]) -> int | None:
@@ -203,27 +329,15 @@ def _flat(draft: Draft, node: DraftNode, constant: Constant) -> Constant:
     return draft.derived(constant, "channels", lambda c: Constant(c.shape[:1], None, c.sources))
 
 
-def group_norm(draft: Draft, source: int, shape: Shape) -> int | None:
-    """`Reshape(InstanceNormalization(Reshape(x → (N, G, …))))` is GroupNormalization (Wu and He 2018, fig. 3)."""
-    norm = draft.nodes[source]
-    if norm.op != "InstanceNormalization" or len(shape) < 3:
-        return None
-    before = draft.nodes[norm.inputs[0]]
-    groups = norm.shape[1]
-    if before.op != "Reshape" or draft.shape(before.inputs[0]) != shape or not groups or shape[1] % groups:
-        return None
-    op = "InstanceNormalization" if groups == shape[1] else "GroupNormalization"
-    return draft.add(op, before.inputs, shape, () if groups == shape[1] else (("num_groups", groups),))
-
-
 # --- attention -----------------------------------------------------------------------------------------------------
 
 
 def attention(draft: Draft, weights: int, values: int, shape: Shape) -> int | None:
     """`Softmax(q kᵀ · scale + mask) v` is Attention of q, k and v (Vaswani et al. 2017, eq. 1).
 
-    Scales are dropped wherever they stand, and so are reshapes of the logits. A mask or bias that depends on the input
-    is the fourth operand; stored ones leave `mask` = 1, for files do not say which of them is learned.
+    Scales are dropped wherever they stand, and so are reshapes of the logits and masks that mask nothing. A mask or
+    bias that depends on the input is the fourth operand; stored ones leave `mask` = 1, for files do not say which of
+    them is learned.
     """
     softmax = draft.nodes[weights]
     if softmax.op != "Softmax" or softmax.attributes:
@@ -240,8 +354,9 @@ def attention(draft: Draft, weights: int, values: int, shape: Shape) -> int | No
         elif product.op == "Reshape" and product.shape[-2:] == draft.shape(product.inputs[0])[-2:]:
             logits = product.inputs[0]
         elif product.op == "Add" and len(product.inputs) == 1:
-            stored += product.weights[0].sources
-            masked = True
+            if product.weights[0].uniform() is None:  # one number for all logits changes nothing
+                stored += product.weights[0].sources
+                masked = True
             logits = product.inputs[0]
         elif product.op == "Add" and not masks:
             inner = [i for i in product.inputs if _leads_to_product(draft, i)]
@@ -292,94 +407,3 @@ def _swapped(draft: Draft, position: int) -> int:
     """The transpose over the last two axes."""
     rank = len(draft.shape(position))
     return transpose(draft, position, (*range(rank - 2), rank - 1, rank - 2))
-
-
-# --- layout --------------------------------------------------------------------------------------------------------
-
-
-def reshape(draft: Draft, source: int, shape: Shape) -> int:
-    """`source` in another shape; reshapes in a row are one, and one that changes nothing is none."""
-    nodes = draft.nodes
-    while nodes[source].op == "Reshape" and nodes[source].shape != shape:
-        source = nodes[source].inputs[0]
-    if nodes[source].shape == shape:
-        return source
-    idiom = _AROUND.get(nodes[source].op)
-    found = idiom(draft, source, shape) if idiom else None
-    return draft.add("Reshape", (source,), shape) if found is None else found
-
-
-def _unflattened(draft: Draft, source: int, shape: Shape) -> int | None:
-    """A linear layer between two reshapes that only flatten and restore the leading axes needs neither."""
-    node = draft.nodes[source]
-    if node.op == "Add" and len(node.inputs) == 1 and len(node.weights[0].shape) < 2:
-        inner = _unflattened(draft, node.inputs[0], shape)
-        return None if inner is None else draft.add("Add", (inner,), shape, (), node.weights)
-    if node.op != "Linear" or node.attribute("left") or not shape:
-        return None
-    before = draft.nodes[node.inputs[0]]
-    if before.op != "Reshape" or shape[-1] != node.shape[-1]:
-        return None
-    x = draft.shape(before.inputs[0])
-    if x[:-1] != shape[:-1] or x[-1:] != before.shape[-1:]:
-        return None
-    return draft.add("Linear", before.inputs, shape, node.attributes, node.weights, node.bias)
-
-
-def _unmerged(draft: Draft, source: int, shape: Shape) -> int | None:
-    """The last two axes change place between two reshapes that only merge and split the others: without them."""
-    node = draft.nodes[source]
-    before = draft.nodes[node.inputs[0]]
-    rank = len(node.shape)
-    if before.op != "Reshape" or rank < 2 or node.attribute("perm") != (*range(rank - 2), rank - 1, rank - 2):
-        return None
-    x = draft.shape(before.inputs[0])
-    if x[-2:] != before.shape[-2:] or shape != (*x[:-2], x[-1], x[-2]):
-        return None
-    return transpose(draft, before.inputs[0], (*range(len(x) - 2), len(x) - 1, len(x) - 2))
-
-
-_AROUND = {
-    "InstanceNormalization": group_norm,
-    "Linear": _unflattened,
-    "Add": _unflattened,
-    "Transpose": _unmerged,
-}
-"""Operator → what it may be together with the reshapes before and behind it."""
-
-
-def transpose(draft: Draft, source: int, perm: tuple[int, ...]) -> int:
-    """`source` with its axes in another order.
-
-    Transposes in a row are one, axes of size 1 stay where they are (a reshape behind puts them in place), and a reshape
-    before that only adds or drops such axes is taken away.
-    """
-    shape = draft.shape(source)
-    result = tuple([shape[p] for p in perm])
-    wanted = [p for p in perm if shape[p] != 1]
-    if wanted == sorted(wanted):
-        return reshape(draft, source, result)
-    while True:
-        before = draft.nodes[source]
-        if before.op == "Transpose":
-            earlier: tuple[int, ...] = before.attribute("perm")
-            wanted = [earlier[p] for p in wanted]
-        elif before.op == "Reshape":
-            inner = draft.shape(before.inputs[0])
-            if [n for n in inner if n != 1] != [n for n in before.shape if n != 1]:
-                break
-            places = dict(zip(_larger_axes(before.shape), _larger_axes(inner), strict=True))
-            wanted = [places[p] for p in wanted]
-        else:
-            break
-        source = before.inputs[0]
-    if wanted == sorted(wanted):
-        return reshape(draft, source, result)
-    shape = draft.shape(source)
-    order = iter(wanted)
-    full = tuple([axis if n == 1 else next(order) for axis, n in enumerate(shape)])
-    return reshape(draft, draft.add("Transpose", (source,), tuple([shape[p] for p in full]), (("perm", full),)), result)
-
-
-def _larger_axes(shape: Shape) -> list[int]:
-    return [axis for axis, n in enumerate(shape) if n != 1]

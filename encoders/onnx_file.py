@@ -124,7 +124,13 @@ _ATTRIBUTE[6] = _GRAPH
 _FUNCTION: dict[int, Any] = {7: _NODE}
 _MODEL: dict[int, Any] = {7: _GRAPH, 25: _FUNCTION}
 _VALUES = frozenset({4, 5, 6, 7, 9, 10, 11})  # float, int32, string, int64, raw, double, uint64 data of a tensor
+_RAW = 9
 _KEEP_VALUES = 8 * SMALL
+
+
+def is_uniform(data: bytes, width: int) -> bool:
+    """Whether the bytes are the first `width` of them again and again."""
+    return data[:-width] == data[width:] if data[width : 2 * width] == data[:width] else False
 
 
 def _stripped(data: memoryview, message: dict[int, Any]) -> Iterator[bytes]:
@@ -144,7 +150,12 @@ def _stripped(data: memoryview, message: dict[int, Any]) -> Iterator[bytes]:
                 body = b"".join(_stripped(data[position:stop], inner))
                 yield bytes(_to_varint(tag) + _to_varint(len(body)))
                 yield body
-            elif not (message is _TENSOR and field in _VALUES and length > _KEEP_VALUES):
+            elif (
+                message is not _TENSOR
+                or field not in _VALUES
+                or length <= _KEEP_VALUES
+                or (field == _RAW and length <= _WHOLE and is_uniform(bytes(data[position:stop]), 8))
+            ):
                 yield bytes(data[start:stop])
             position = stop
             continue

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import lru_cache
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,14 @@ from .onnx_file import (
     Limits,
     Source,
     captured_names,
+    is_uniform,
     structure,
     topological,
     without_functions,
 )
 from .rules import RULES, keep
-from .shapes import SHAPE_RULES, UNCHANGED
+from .shapes import SHAPE_RULES, UNCHANGED, VALUE_RULES
+from .trace import Trace
 
 __all__ = ["BUFFERS_KEY", "Limits", "Source", "fix_inputs", "read"]
 
@@ -48,6 +51,7 @@ def read(
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    trace: Trace | None = None,
 ) -> ArchGraph:
     """Reads a network's architecture.
 
@@ -62,6 +66,7 @@ def read(
         input_shapes: Shapes of inputs whose dimensions are dynamic, by input name, batch included:
             `{"x": (1, 3, 224, 224)}`. A dynamic first dimension (the batch) needs none; batch size is always 1.
         limits: Bounds on size.
+        trace: Filled with what reading changed, if given.
 
     Returns:
         The canonical graph.
@@ -82,13 +87,15 @@ def read(
         fix_inputs(model, input_shapes or {}, stored)
         batch = _single_batch(model, stored)
         try:
-            return _Reader(model, limits).read(stored)
+            return _Reader(model, limits, trace).read(stored)
         except ReadError:
             if not batch:
                 raise
             for dim, size in batch:  # the model only works at the batch size it was exported with
                 dim.dim_value = size
-            return _Reader(model, limits).read(stored)
+            if trace is not None:
+                trace.clear()
+            return _Reader(model, limits, trace).read(stored)
     except ReadError as error:
         if not label or error.source:
             raise
@@ -229,8 +236,8 @@ class _Captured(dict[str, "Operand | None"]):
 class _Reader:
     """One pass over a model whose inputs have static shapes."""
 
-    def __init__(self, model: onnx.ModelProto, limits: Limits) -> None:
-        self.model, self.limits = model, limits
+    def __init__(self, model: onnx.ModelProto, limits: Limits, trace: Trace | None = None) -> None:
+        self.model, self.limits, self.trace = model, limits, trace
         self.opset = max((i.version for i in model.opset_import if i.domain in _STANDARD), default=1)
         self.domains = frozenset(i.domain for i in model.opset_import if i.domain not in _STANDARD)
         buffers = {entry.key: entry.value for entry in model.metadata_props}.get(BUFFERS_KEY, "")
@@ -259,7 +266,7 @@ class _Reader:
                 outputs.append(operand)
             else:
                 cut.append(self.draft.add("Zero", (), operand.shape))
-        result = finish(self.draft, *absorb_affine(self.draft, outputs or cut))
+        result = finish(self.draft, *absorb_affine(self.draft, outputs or cut, self.trace), self.trace)
         if result.macs > self.limits.macs:
             raise LimitError(
                 f"{result.macs:,} multiply-accumulates, at most {self.limits.macs:,} are allowed; raise limits.macs"
@@ -311,7 +318,7 @@ class _Reader:
 
     def _visit(self, nodes: Sequence[onnx.NodeProto], values: _Values) -> None:
         """Translates operators that stand in topological order."""
-        draft, opset, stored = self.draft, self.opset, values.stored
+        draft, opset, stored, trace = self.draft, self.opset, values.stored, self.trace
         drafted, known_shapes = draft.nodes, self._known_shapes
         for node in nodes:
             op, outputs = node.op_type, node.output
@@ -320,6 +327,8 @@ class _Reader:
             single = len(outputs) == 1
             name = outputs[0] if outputs else node.name
             try:
+                if trace is not None:
+                    trace.operators[op] += 1
                 if op == "Constant":
                     self._add(values, name, self._constant_node(node))
                     continue
@@ -350,6 +359,8 @@ class _Reader:
                     elif single and (value := known_value(op, operands, attributes, name)) is not None:
                         self._check_size(value.shape, name)
                         values[name] = value
+                        if trace is not None:
+                            trace.folded[op] += 1
                         continue
                     else:
                         shapes = self._find_shapes(node, operands, attributes)
@@ -360,6 +371,8 @@ class _Reader:
                             break
                     else:
                         results = fold(raw)
+                if trace is not None:
+                    trace.translated(draft, op, operands, results)
             except ReadError as error:
                 raise error if error.node else type(error)(error.reason, node=name) from error
             except _SENSELESS as error:
@@ -416,7 +429,7 @@ class _Reader:
         floats = tensor.data_type in _FLOATS
         learned = floats and (size > 1 if node_output else shape != ()) and name not in self.buffers
         if tensor.data_location == _EXTERNAL or size > (SMALL if not floats or node_output else _FEW):
-            return Constant(shape, None, ((name, size),) if learned else ())
+            return Constant(shape, None, ((name, size),) if learned else (), fill=_fill(tensor, size))
         value = _stored_value(tensor, name, size)
         if size == 1 and value is not None:
             size = 0
@@ -445,6 +458,12 @@ class _Reader:
         if op in _COLLECTIONS:
             return [self._as_stated(None, output) or () for output in outputs]
         shapes = [o if isinstance(o, Constant) or o is None else self.draft.shape(o) for o in operands]
+        rule = VALUE_RULES.get(op) if node.domain in _STANDARD and shapes else None
+        known = rule(shapes, attributes, len(outputs)) if rule is not None else None
+        if known is not None:
+            for shape, output in zip(known, outputs, strict=True):
+                self._check_size(shape, output)
+            return known
         windowed = op in _WINDOWED and len(outputs) == 1 and None not in shapes[:2]
         if (windowed or op == "Einsum") and node.domain in _STANDARD:
             sizes = ", ".join(str(o.shape if isinstance(o, Constant) else o) for o in shapes)
@@ -463,13 +482,14 @@ class _Reader:
         found: list[Shape] = []
         for i, output in enumerate(outputs):
             shape = self._as_stated(None if inferred is None else inferred[i], output)
-            if shape is None and inferred is not None and i == 0:
+            if shape is None and inferred is not None and i == 0 and node.domain in _STANDARD:
                 raise ReadError(
                     f"the shape that {op} puts out depends on the data; state it in the model, or simplify the model"
                 )
             if shape is None:
                 first = next((o for o in operands if o is not None), None)
                 shape = () if i or first is None else self.draft.shape(first)
+                self.draft.guessed = True
             self._check_size(shape, output)
             found.append(shape)
         return found
@@ -509,7 +529,12 @@ class _Reader:
             states = [() if o is None else self.draft.shape(o) for o in operands[2:]]
             turns = first.ints() if isinstance(first, Constant) else None
             count = max(turns[0], 0) if turns else 1
-            cost = self._body(body, [(), (), *states], values)
+            fixed = {
+                value.name: operand
+                for value, after, operand in zip(body.input[2:], body.output[1:], operands[2:], strict=False)
+                if isinstance(operand, Constant) and _unchanged(body, value.name, after.name)
+            }
+            cost = self._body(body, [(), (), *states], values, fixed)
             shapes = [shape if i < len(states) else (count, *shape) for i, shape in enumerate(cost.shapes[1:])]
             return self._control_node(node, cost, cost.inputs, operands, shapes, count)
         old = self.opset < 9  # the first operand was the lengths of the sequences, and there was a batch axis
@@ -553,16 +578,22 @@ class _Reader:
         others = [self.draft.add("Select", (first,), s, (("index", i),)) for i, s in enumerate(shapes[1:], 1)]
         return [first, *others]
 
-    def _body(self, body: onnx.GraphProto, inputs: Sequence[Shape], values: _Values) -> _Body:
-        """Reads a body as a network of its own, whose inputs have these shapes."""
-        reader = _Reader(self.model, self.limits)
+    def _body(
+        self,
+        body: onnx.GraphProto,
+        inputs: Sequence[Shape],
+        values: _Values,
+        fixed: Mapping[str, Constant] = MappingProxyType({}),
+    ) -> _Body:
+        """Reads a body as a network of its own, whose inputs have these shapes; `fixed` ones are constants."""
+        reader = _Reader(self.model, self.limits, self.trace)
         reader.seen = self.seen
         captured = _Captured(values, self.draft, reader.draft)
 
         def begin() -> _Values:
             inner = _Values(body, _stored(body), reader._constant, captured)
             for value, shape in zip(body.input, inputs, strict=False):
-                inner[value.name] = reader.draft.input(shape)
+                inner[value.name] = fixed.get(value.name) or reader.draft.input(shape)
             return inner
 
         names = reader._translate(body, begin)
@@ -584,6 +615,14 @@ class _Reader:
         if result is None:
             raise ReadError("an output of a body has no name; expected the name of a value")
         return result
+
+
+def _unchanged(body: onnx.GraphProto, before: str, after: str) -> bool:
+    """Whether a state of a loop leaves the body as it came in."""
+    copies = {node.output[0]: node.input[0] for node in body.node if node.op_type == "Identity" and node.input}
+    while after in copies and after != before:
+        after = copies.pop(after)
+    return after == before
 
 
 class _Body:
@@ -664,6 +703,15 @@ def _content(shape: Shape | Constant | None) -> Any:
     if isinstance(shape, Constant):
         return (shape.shape, None if shape.value is None else shape.value.tobytes())
     return shape
+
+
+def _fill(tensor: onnx.TensorProto, size: int) -> np.ndarray | None:
+    """The number that all elements of a large stored tensor are; None if they differ or the file does not hold them."""
+    plain = np.dtype(np.bool_) if tensor.data_type == _TYPES.BOOL else _PLAIN.get(tensor.data_type)
+    raw = tensor.raw_data
+    if plain is None or len(raw) != size * plain.itemsize or not is_uniform(raw, plain.itemsize):
+        return None
+    return np.frombuffer(raw[: plain.itemsize], plain).reshape(())
 
 
 def _stored_value(tensor: onnx.TensorProto, name: str, size: int) -> np.ndarray | None:

@@ -69,8 +69,8 @@ _BY_KIND: dict[Kind, str] = {
     ),
     Kind.ELEMENTWISE: (
         "Abs Acos Acosh And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike "
-        "Ceil Cos Cosh Equal Exp Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Log Max Min Mod Neg Not Or "
-        "Pow Reciprocal Round Sign Sin Sinh Sqrt Tan Where Xor Identity Dropout"
+        "Ceil Cos Cosh Equal Erfc Exp Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Log Max Min Mod Neg "
+        "Not Or Pow Reciprocal Round Sign Sin Sinh Sqrt Tan Where Xor Identity Dropout"
     ),
     Kind.CONTROL: "If Loop Scan",
     Kind.OTHER: (

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from . import idioms
-from .draft import Attributes, Constant, Draft, Operand, RawOperator
+from .draft import Attributes, Constant, Draft, Operand, RawOperator, Sources, without_ones
 from .errors import ReadError
 from .graph import AttributeValue, Shape
-from .idioms import reshape
+from .layout import LAYOUT, along_axis, axis_below, elementwise, over_axes, reshape, transpose
+from .operators import KINDS, Kind
 from .shapes import broadcast
 
 Rule = Callable[[Draft, RawOperator], "Operand | list[Operand]"]
@@ -39,11 +40,25 @@ def rule(*ops: str) -> Callable[[Rule], Rule]:
 
 def keep(draft: Draft, raw: RawOperator) -> list[Operand]:
     """Any operator as it is: nodes among its operands become inputs, constants become weights or attributes."""
+    if len(raw.shapes) == 1 and raw.op in _ELEMENTWISE and None not in raw.operands:
+        for operand in raw.operands:
+            if isinstance(operand, int) and draft.nodes[operand].op in LAYOUT:
+                return [elementwise(draft, raw.operands, raw.shape, lambda o, s: _kept(draft, raw, o, [s])[0])]  # type: ignore[arg-type, return-value]
+    return _kept(draft, raw, raw.operands, raw.shapes)
+
+
+_ELEMENTWISE = frozenset(op for op, kind in KINDS.items() if kind in (Kind.ACTIVATION, Kind.ELEMENTWISE)) | {
+    "Sub",
+    "Div",
+}
+
+
+def _kept(draft: Draft, raw: RawOperator, operands: Sequence[Operand | None], shapes: list[Shape]) -> list[Operand]:
     inputs: list[int] = []
     weights: list[Constant] = []
     attributes = dict(raw.attributes)
     early: list[int] = []
-    for slot, operand in enumerate(raw.operands):
+    for slot, operand in enumerate(operands):
         if operand is None:
             continue
         if not isinstance(operand, Constant):
@@ -52,21 +67,21 @@ def keep(draft: Draft, raw: RawOperator) -> list[Operand]:
         if operand.value is not None and operand.value.dtype.kind in "iub" and operand.value.size <= 16:
             attributes[f"input_{slot}"] = operand.ints() or ()
             continue
-        if any(isinstance(later, int) for later in raw.operands[slot + 1 :]):
+        if any(isinstance(later, int) for later in operands[slot + 1 :]):
             early.append(slot)
-        weights.append(_plain(draft, operand))
+        weights.append(draft.plain(operand))
     if early:
         attributes["constant_slots"] = tuple(early)
     for name in ("axis", "axes"):
         if name in attributes:
             attributes[name] = positive_axes(attributes[name], len(draft.shape(inputs[0])))
-    first = draft.add(raw.op, tuple(inputs), raw.shape, _sorted(attributes), tuple(weights))
-    return _with_selects(draft, raw, first)
+    first = draft.add(raw.op, tuple(inputs), shapes[0], _sorted(attributes), tuple(weights))
+    return _with_selects(draft, shapes, first)
 
 
-def _with_selects(draft: Draft, raw: RawOperator, first: int) -> list[Operand]:
+def _with_selects(draft: Draft, shapes: Sequence[Shape], first: int) -> list[Operand]:
     """The outputs of an operator that may have several."""
-    others = [draft.add("Select", (first,), s, (("index", i),)) for i, s in enumerate(raw.shapes[1:], 1)]
+    others = [draft.add("Select", (first,), s, (("index", i),)) for i, s in enumerate(shapes[1:], 1)]
     return [first, *others]
 
 
@@ -88,22 +103,6 @@ def positive_axes(axes: Any, rank: int) -> Any:
     if isinstance(axes, int):
         return axes + rank if axes < 0 else axes
     return tuple([a + rank if a < 0 else a for a in axes])
-
-
-def _plain(draft: Draft, constant: Constant) -> Constant:
-    """The constant without leading dimensions of 1, which broadcasting adds anyway."""
-    shape = constant.shape
-    if not shape or shape[0] != 1:
-        return constant
-    return draft.derived(constant, "plain", _without_ones)
-
-
-def _without_ones(constant: Constant, rank: int = 0) -> Constant:
-    shape = constant.shape
-    while len(shape) > rank and shape[0] == 1:
-        shape = shape[1:]
-    value = None if constant.value is None else constant.value.reshape(shape)
-    return Constant(shape, value, constant.sources, constant.dead)
 
 
 # --- shapes as values ----------------------------------------------------------------------------------------------
@@ -151,6 +150,7 @@ def _convolution(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
     source, kernel = operands[0], operands[1]
     if not isinstance(source, int) or not isinstance(kernel, Constant):
         return keep(draft, raw)
+    source = _unscaled(draft, source)
     before = draft.nodes[source]
     group = attributes.get("group", 1)
     given, expected = before.shape[1], kernel.shape[1] * group if op == "Conv" else kernel.shape[0]
@@ -167,11 +167,14 @@ def _convolution(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
         if auto != "VALID" and op == "Conv":
             strides, dilations = attributes.get("strides", ()), attributes.get("dilations", ())
             pads = same_pads(before.shape[2:], spatial, strides, dilations, auto == "SAME_UPPER")
-    if before.op == "Pad" and op == "Conv" and before.attribute("fill") == 0:
-        merged = _merged_pads(before.attribute("pads"), pads, len(spatial))
-        if merged is not None:
-            pads, source = merged, before.inputs[0]
+    if op == "Conv" and (before.op == "Pad" or before.op == "Transpose"):
+        padding = _padding(draft, source)
+        merged = None if padding is None else _merged_pads(padding[0], pads, len(spatial))
+        if padding is not None and padding[1] == 0 and merged is not None:
+            pads, source = merged, padding[2]
     bias = operands[2] if len(operands) > 2 else None
+    if isinstance(bias, Constant) and bias.is_number(0):
+        bias = None
     kept = _window(
         attributes.get("strides", ()),
         pads,
@@ -206,6 +209,20 @@ def _window(
     if any(s != 1 for s in strides):
         found.append(("strides", strides))
     return tuple(found)
+
+
+def _padding(draft: Draft, source: int) -> tuple[Shape, float | None, int] | None:
+    """What a Pad, perhaps with a transpose behind it, puts around a signal: pads, number, and the signal without."""
+    node = draft.nodes[source]
+    if node.op == "Pad":
+        return node.attribute("pads"), node.attribute("fill"), node.inputs[0]
+    before = draft.nodes[node.inputs[0]] if node.op == "Transpose" else node
+    if before.op != "Pad":
+        return None
+    perm: tuple[int, ...] = node.attribute("perm")
+    pads: Shape = before.attribute("pads")
+    moved = (*[pads[axis] for axis in perm], *[pads[axis + len(perm)] for axis in perm])
+    return moved, before.attribute("fill"), transpose(draft, before.inputs[0], perm)
 
 
 def _merged_pads(around: Shape, inner: Shape, spatial: int) -> Shape | None:
@@ -243,7 +260,7 @@ def _gemm(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
     if isinstance(shift, Constant) and shift.is_number(0):
         shift = None
     if isinstance(left, int) and isinstance(right, Constant) and isinstance(shift, Constant):
-        return draft.add("Linear", (left,), raw.shape, (("bias", 1),), (right,), shift.sources)
+        return _linear(draft, left, right, (("bias", 1),), shift.sources)
     product = _product(draft, left, right, raw.shape)
     if shift is None:
         return product
@@ -252,7 +269,7 @@ def _gemm(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
 
 def _transposed(draft: Draft, operand: Operand) -> Operand:
     if isinstance(operand, int):
-        return idioms.transpose(draft, operand, (1, 0))
+        return transpose(draft, operand, (1, 0))
     return draft.derived(operand, "transposed", lambda c: Constant(c.shape[::-1], None, c.sources, c.dead))
 
 
@@ -267,17 +284,31 @@ def _matmul(draft: Draft, raw: RawOperator) -> Operand:
 def _product(draft: Draft, left: Operand, right: Operand, shape: Shape) -> Operand:
     if isinstance(left, int):
         if isinstance(right, Constant):
-            return draft.add("Linear", (left,), shape, (), (_matrix(draft, right),))
+            matrix = _matrix(draft, right)
+            if len(matrix.shape) == 2 and len(draft.shape(left)) > 1:
+                return _linear(draft, left, matrix)
+            return draft.add("Linear", (left,), shape, (), (matrix,))
         return idioms.attention(draft, left, right, shape) or draft.add("MatMul", (left, right), shape)
     if isinstance(right, int):
         return draft.add("Linear", (right,), shape, (("left", 1),), (_matrix(draft, left),))
     return Constant(shape, None, left.sources + right.sources)
 
 
+def _linear(draft: Draft, source: int, matrix: Constant, attributes: Attributes = (), bias: Sources = ()) -> int:
+    """A product of the last axis with a learned matrix."""
+
+    def make(position: int, _axis: int) -> int:
+        position = _unscaled(draft, position)
+        shape = (*draft.shape(position)[:-1], matrix.shape[1])
+        return draft.add("Linear", (position,), shape, attributes, (matrix,), bias)
+
+    return along_axis(draft, source, len(draft.shape(source)) - 1, make, last=True)
+
+
 def _matrix(draft: Draft, constant: Constant) -> Constant:
     if len(constant.shape) < 3 or constant.shape[0] != 1:
         return constant
-    return draft.derived(constant, "matrix", lambda c: _without_ones(c, 2))
+    return draft.derived(constant, "matrix", lambda c: without_ones(c, 2))
 
 
 @rule("Einsum")
@@ -310,7 +341,7 @@ def _einsum(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
 def _arranged(draft: Draft, operand: Operand, perm: Sequence[int], shape: Shape) -> Operand:
     """The operand with its axes in another order and then in another shape."""
     if isinstance(operand, int):
-        return reshape(draft, idioms.transpose(draft, operand, tuple(perm)), shape)
+        return reshape(draft, transpose(draft, operand, tuple(perm)), shape)
     return draft.derived(operand, f"{perm}{shape}", lambda c: Constant(shape, None, c.sources, c.dead))
 
 
@@ -332,7 +363,63 @@ def _recurrent(draft: Draft, raw: RawOperator) -> list[Operand]:
         tuple([matrix for matrix in matrices if matrix is not None]),
         bias.sources if bias is not None else (),
     )
-    return _with_selects(draft, raw, first)
+    return _with_selects(draft, raw.shapes, first)
+
+
+# --- quantised operators ------------------------------------------------------------------------------------------
+
+
+@rule("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+def _quantised_signal(draft: Draft, raw: RawOperator) -> list[Operand]:
+    """Rounding a signal to few bits and back is no operator of the architecture, but quantisers take in a Relu.
+
+    They leave it out where no negative number can be stored, as its zero point is the least one.
+    """
+    source = _node(raw, 0)
+    zero = raw.constant(2) if raw.op == "QuantizeLinear" else None
+    if zero is not None and zero.value is not None and zero.value.dtype.kind in "iu":
+        least = np.iinfo(zero.value.dtype).min
+        if bool((zero.value == least).all()) and not _never_negative(draft, source):
+            source = _on_each(draft, "Relu", source)
+    return [source, *[Constant(shape) for shape in raw.shapes[1:]]]
+
+
+_NOT_NEGATIVE = frozenset({"Relu", "Relu6", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Sqrt", "Abs"})
+_PASSING = "MaxPool AveragePool GlobalAveragePool GlobalMaxPool Reshape Transpose Slice Concat Add Mul Pad Resize"
+_AS_THEIR_OPERANDS = frozenset(_PASSING.split())
+
+
+def _never_negative(draft: Draft, position: int, depth: int = 8) -> bool:
+    """Whether a signal is known to have no negative number (or is the network's input, whose range is not its own)."""
+    node = draft.nodes[position]
+    if node.op in _NOT_NEGATIVE or node.op == "Input":
+        return True
+    return depth > 0 and (
+        node.op in _AS_THEIR_OPERANDS
+        and not node.weights
+        and all(_never_negative(draft, operand, depth - 1) for operand in node.inputs)
+    )
+
+
+@rule("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+def _quantised_layer(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
+    """The operator that it computes, with the weights that were quantised."""
+    operands = raw.operands
+    second = 3 if raw.op.startswith("QLinear") else 1
+    taken = [operands[0], operands[second]]
+    if raw.op == "QLinearConv" and len(operands) > 8:
+        taken.append(operands[8])
+    for slot, operand in enumerate(taken):
+        if isinstance(operand, Constant) and not operand.sources:
+            taken[slot] = draft.derived(operand, f"weights of {raw.name}", lambda c: weights_of(c, raw.name, slot))  # noqa: B023
+    op = "Conv" if "Conv" in raw.op else "MatMul"
+    return RULES[op](draft, raw._replace(op=op, operands=taken))
+
+
+def weights_of(constant: Constant, name: str, slot: int = 0) -> Constant:
+    """A stored tensor of integers as the learned numbers it stands for."""
+    size = prod(constant.shape)
+    return Constant(constant.shape, None, ((f"{name}/{slot}", size),) if size > 1 else ())
 
 
 # --- normalisation ------------------------------------------------------------------------------------------------
@@ -341,9 +428,22 @@ def _recurrent(draft: Draft, raw: RawOperator) -> list[Operand]:
 @rule("BatchNormalization")
 def _batch_norm(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
     source, scale, shift = raw.operands[:3]
-    if isinstance(source, int) and isinstance(scale, Constant) and isinstance(shift, Constant):
-        return draft.add("BatchNormalization", (source,), raw.shapes[0], (), (), scale.sources + shift.sources)
-    return keep(draft, raw)
+    if not (isinstance(source, int) and isinstance(scale, Constant) and isinstance(shift, Constant)):
+        return keep(draft, raw)
+
+    def make(position: int, axis: int) -> int:
+        shape = draft.shape(position)
+        if axis == 1:
+            return draft.add("BatchNormalization", (position,), shape, (), (), scale.sources + shift.sources)
+        ones = (1,) * (len(shape) - 1 - axis)
+        factor, term = (
+            draft.derived(c, f"behind{len(ones)}", lambda c: Constant((*c.shape, *ones), None, c.sources))
+            for c in (scale, shift)
+        )
+        scaled = draft.add("Mul", (position,), shape, (), (factor,))
+        return draft.add("Add", (scaled,), shape, (), (term,))
+
+    return along_axis(draft, source, 1, make) if len(raw.shape) > 1 else make(source, 1)
 
 
 @rule("LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization")
@@ -360,15 +460,16 @@ def _normalization(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
     scale, shift = raw.constant(1), raw.constant(2)
     if shift is not None:
         attributes["bias"] = 1
-    first = draft.add(
-        raw.op,
-        (source,),
-        raw.shape,
-        _sorted(attributes),
-        () if scale is None else (scale,),
-        () if shift is None else shift.sources,
-    )
-    return _with_selects(draft, raw, first)
+    weights = () if scale is None else (scale,)
+    bias = () if shift is None else shift.sources
+    fixed = _sorted(attributes)
+
+    def make(position: int, _axis: int) -> int:
+        return draft.add(raw.op, (position,), draft.shape(position), fixed, weights, bias)
+
+    if raw.op in ("LayerNormalization", "RMSNormalization") and "axis" not in attributes and len(raw.shapes) == 1:
+        return along_axis(draft, source, rank - 1, make, last=True)
+    return _with_selects(draft, raw.shapes, make(source, 1))
 
 
 # --- sums and products --------------------------------------------------------------------------------------------
@@ -380,25 +481,45 @@ def _add(draft: Draft, raw: RawOperator) -> Operand:
     operands, shape = raw.operands, raw.shapes[0]
     left, right = operands[0], operands[-1]
     if len(operands) == 2 and left.__class__ is int and right.__class__ is int:
-        return draft.add("Add", (left, right), shape)
+        return _binary(draft, "Add", left, right, shape)  # type: ignore[arg-type]
     terms = tuple([operand for operand in operands if isinstance(operand, int)])
     total = terms[0]
     if len(terms) > 1:
         sizes = broadcast([draft.shape(term) for term in terms])
         if sizes is None:
             raise ReadError("a sum of shapes that do not broadcast", node=raw.name)
-        total = draft.add("Add", terms, sizes)
+        total = elementwise(draft, terms, sizes, lambda o, s: draft.add("Add", tuple(o), s))  # type: ignore[arg-type]
     for operand in operands:
         if isinstance(operand, Constant) and not operand.dead and not operand.is_number(0):
-            total = _shifted(draft, total, _plain(draft, operand))
+            total = _shifted(draft, total, draft.plain(operand))
     if draft.shape(total) != shape:  # a dead operand still broadcasts
         return draft.add("Expand", (total,), shape)
     return total
 
 
+def _binary(draft: Draft, op: str, left: int, right: int, shape: Shape) -> int:
+    """An operator on every element of two operands."""
+    nodes = draft.nodes
+    if nodes[left].op in LAYOUT or nodes[right].op in LAYOUT:
+        return elementwise(draft, (left, right), shape, lambda o, s: _binary_here(draft, op, o[0], o[1], s))
+    return _binary_here(draft, op, left, right, shape)
+
+
+def _binary_here(draft: Draft, op: str, left: Operand, right: Operand, shape: Shape) -> int:
+    assert isinstance(left, int)
+    assert isinstance(right, int)
+    found = idioms.normalised_by_moments(draft, left, right, shape) if op == "Add" else None
+    return draft.add(op, (left, right), shape) if found is None else found
+
+
 def _shifted(draft: Draft, position: int, shift: Constant) -> int:
+    def make(operands: list[Operand], shape: Shape) -> int:
+        source, term = operands[0], draft.plain(operands[1])  # type: ignore[arg-type]
+        assert isinstance(source, int)
+        return idioms.shifted(draft, source, term, shape) or draft.add("Add", (source,), shape, (), (term,))
+
     shape = broadcast((draft.shape(position), shift.shape)) or ()
-    return idioms.shifted(draft, position, shift, shape) or draft.add("Add", (position,), shape, (), (shift,))
+    return elementwise(draft, (position, shift), shape, make)
 
 
 @rule("Sub")
@@ -423,9 +544,24 @@ def _times(draft: Draft, left: int, right: Operand, shape: Shape) -> Operand:
     if isinstance(right, Constant):
         if right.dead or right.is_number(0):
             return Constant(shape, None, dead=True)
-        right = _plain(draft, right)
         if right.is_number(1) and draft.shape(left) == shape:
             return left
+    nodes = draft.nodes
+    if nodes[left].op in LAYOUT or (isinstance(right, int) and nodes[right].op in LAYOUT):
+        return elementwise(draft, (left, right), shape, lambda o, s: _times_here(draft, o[0], o[1], s))
+    return _times_here(draft, left, right, shape)
+
+
+def _times_here(draft: Draft, left: Operand, right: Operand, shape: Shape) -> int:
+    assert isinstance(left, int)
+    if isinstance(right, Constant):
+        right = draft.plain(right)
+        if right.is_number(1) and draft.shape(left) == shape:
+            return left
+        earlier = draft.nodes[left]
+        if earlier.op == "Mul" and len(earlier.inputs) == 1 and _is_fixed(right) and _is_fixed(earlier.weights[0]):
+            number = np.asarray(earlier.weights[0].scalar) * np.asarray(right.scalar)
+            return _times_here(draft, earlier.inputs[0], Constant((), number), shape)
         found = idioms.activation(draft, left, right) or idioms.scaled(draft, left, right, shape)
         return found or draft.add("Mul", (left,), shape, (), (right,))
     if left != right:
@@ -433,6 +569,20 @@ def _times(draft: Draft, left: int, right: Operand, shape: Shape) -> Operand:
         if found is not None:
             return found
     return draft.add("Mul", (left, right), shape)
+
+
+def _is_fixed(constant: Constant) -> bool:
+    """Whether a constant is one number that is not learned."""
+    return not constant.sources and not constant.shape and constant.scalar is not None
+
+
+def _unscaled(draft: Draft, source: int) -> int:
+    """The signal without the fixed numbers it is multiplied with: the weights of a linear operator take them in."""
+    node = draft.nodes[source]
+    while node.op == "Mul" and len(node.inputs) == 1 and _is_fixed(node.weights[0]):
+        source = node.inputs[0]
+        node = draft.nodes[source]
+    return source
 
 
 def _ratio(draft: Draft, left: int, right: int, shape: Shape) -> int | None:
@@ -445,8 +595,14 @@ def _ratio(draft: Draft, left: int, right: int, shape: Shape) -> int | None:
 
 
 def _quotient(draft: Draft, numerator: int, denominator: int, shape: Shape) -> int:
-    found = idioms.normalised(draft, numerator, denominator, shape)
-    return draft.add("Div", (numerator, denominator), shape) if found is None else found
+    def make(operands: list[Operand], here: Shape) -> int:
+        left, right = operands
+        assert isinstance(left, int)
+        assert isinstance(right, int)
+        found = idioms.normalised(draft, left, right, here)
+        return draft.add("Div", (left, right), here) if found is None else found
+
+    return elementwise(draft, (numerator, denominator), shape, make)
 
 
 @rule("Div")
@@ -476,11 +632,11 @@ def _pow(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
             case 1.0:
                 return source
             case 2.0:
-                return draft.add("Mul", (source, source), raw.shape)
+                return _binary(draft, "Mul", source, source, raw.shape)
             case 0.5:
-                return draft.add("Sqrt", (source,), raw.shape)
+                return _on_each(draft, "Sqrt", source)
             case -0.5:
-                return draft.add("Reciprocal", (draft.add("Sqrt", (source,), raw.shape),), raw.shape)
+                return _on_each(draft, "Reciprocal", _on_each(draft, "Sqrt", source))
     return keep(draft, raw)
 
 
@@ -498,21 +654,29 @@ def _clip(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
     source = _node(raw, 0)
     named = {name: v for name, v in zip(("min", "max"), bounds, strict=True) if v is not None and abs(v) < 1e30}
     if named == {"min": 0}:
-        return draft.add("Relu", (source,), raw.shape)
+        return _on_each(draft, "Relu", source)
     if named == {"min": 0, "max": 6}:
-        return draft.add("Relu6", (source,), raw.shape)
-    return draft.add("Clip", (source,), raw.shape, _sorted(named)) if named else source
+        return _on_each(draft, "Relu6", source)
+    return _on_each(draft, "Clip", source, _sorted(named)) if named else source
 
 
 @rule("Relu", "Sigmoid", "Tanh", "Erf", "Softplus", "Mish", "Exp", "Sqrt", "Neg", "Abs", "Reciprocal", "HardSigmoid")
 def _unary(draft: Draft, raw: RawOperator) -> Operand:
     """Operators whose attributes, if any, are left out: HardSigmoid's slope is 1/6 in torch and 1/5 in Keras."""
-    return draft.add(raw.op, (raw.operands[0],), raw.shapes[0])  # type: ignore[arg-type]
+    return _on_each(draft, raw.op, raw.operands[0])  # type: ignore[arg-type]
+
+
+def _on_each(draft: Draft, op: str, source: int, attributes: Attributes = ()) -> int:
+    """An operator of one operand on every element."""
+    node = draft.nodes[source]
+    if node.op in LAYOUT:
+        return elementwise(draft, (source,), node.shape, lambda o, s: draft.add(op, (o[0],), s, attributes))  # type: ignore[arg-type]
+    return draft.add(op, (source,), node.shape, attributes)
 
 
 @rule("Swish")
 def _swish(draft: Draft, raw: RawOperator) -> Operand:
-    return draft.add("Silu", (_node(raw, 0),), raw.shape)
+    return _on_each(draft, "Silu", _node(raw, 0))
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax")
@@ -525,7 +689,12 @@ def _softmax(draft: Draft, raw: RawOperator) -> Operand:
     if raw.opset < 13 and prod(shape[axis:]) != shape[axis]:
         flat = (prod(shape[:axis]), prod(shape[axis:]))
         return reshape(draft, draft.add(raw.op, (reshape(draft, source, flat),), flat), shape)
-    return draft.add(raw.op, (source,), shape, () if axis == rank - 1 else (("axis", axis),))
+
+    def make(position: int, along: int) -> int:
+        here = draft.shape(position)
+        return draft.add(raw.op, (position,), here, () if along == len(here) - 1 else (("axis", along),))
+
+    return along_axis(draft, source, axis, make) if rank else make(source, -1)
 
 
 # --- pooling and reduction ----------------------------------------------------------------------------------------
@@ -543,25 +712,26 @@ def _pool(draft: Draft, raw: RawOperator) -> list[Operand]:
     if auto != "NOTSET":
         size = draft.shape(source)[2:]
         pads = () if auto == "VALID" else same_pads(size, kernel, strides, dilations, auto == "SAME_UPPER")
-    before = draft.nodes[source]
-    if before.op == "Pad" and (raw.op == "AveragePool" or not any(pads)):
+    padding = _padding(draft, source)
+    if padding is not None and (raw.op == "AveragePool" or not any(pads)):
         neutral = 0 if raw.op == "AveragePool" else -np.inf
-        merged = _merged_pads(before.attribute("pads"), pads, len(kernel))
-        fits = before.attribute("fill") == neutral and (padding_counts or not any(pads))
+        merged = _merged_pads(padding[0], pads, len(kernel))
+        fits = padding[1] == neutral and (padding_counts or not any(pads))
         if merged is not None and fits and raw.op != "LpPool":
-            pads, source, padding_counts = merged, before.inputs[0], raw.op == "AveragePool"
+            pads, source, padding_counts = merged, padding[2], raw.op == "AveragePool"
     if kernel == draft.shape(source)[2:] and not any(pads) and raw.op != "LpPool" and len(raw.shapes) == 1:
-        name = {"MaxPool": "GlobalMaxPool", "AveragePool": "GlobalAveragePool"}[raw.op]
-        return [draft.add(name, (source,), raw.shape)]
+        name = {"MaxPool": "ReduceMax", "AveragePool": "ReduceMean"}[raw.op]
+        return [_over(draft, name, source, tuple(range(2, len(raw.shape))))]
     kept = (*_window(strides, pads, dilations), ("kernel_shape", kernel))
     if padding_counts and any(pads):
         kept += (("count_include_pad", 1),)
-    return _with_selects(draft, raw, draft.add(raw.op, (source,), raw.shape, tuple(sorted(kept))))
+    return _with_selects(draft, raw.shapes, draft.add(raw.op, (source,), raw.shape, tuple(sorted(kept))))
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool")
 def _global_pool(draft: Draft, raw: RawOperator) -> Operand:
-    return draft.add(raw.op, (_node(raw, 0),), raw.shape)
+    op = "ReduceMean" if raw.op == "GlobalAveragePool" else "ReduceMax"
+    return _over(draft, op, _node(raw, 0), tuple(range(2, len(raw.shape))))
 
 
 _REDUCTIONS = (
@@ -583,10 +753,19 @@ def _reduce(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
             return source if raw.op in _SAME_WITHOUT_AXES else keep(draft, raw)
         axes = tuple(range(len(shape)))
     axes = tuple(sorted(positive_axes(tuple(axes), len(shape))))
-    kept = tuple([1 if i in axes else n for i, n in enumerate(shape)])
-    pool = _POOLS.get(raw.op) if len(shape) > 2 and axes == tuple(range(2, len(shape))) else None
-    reduced = draft.add(pool, (source,), kept) if pool else draft.add(raw.op, (source,), kept, (("axes", axes),))
-    return reshape(draft, reduced, raw.shape)
+    return reshape(draft, _over(draft, raw.op, source, axes), raw.shape)
+
+
+def _over(draft: Draft, op: str, source: int, axes: tuple[int, ...]) -> int:
+    """A reduction over these axes, which stay with size 1."""
+
+    def make(position: int, over: tuple[int, ...]) -> int:
+        before = draft.shape(position)
+        kept = tuple([1 if i in over else n for i, n in enumerate(before)])
+        pool = _POOLS.get(op) if len(before) > 2 and over == tuple(range(2, len(before))) else None
+        return draft.add(pool, (position,), kept) if pool else draft.add(op, (position,), kept, (("axes", over),))
+
+    return over_axes(draft, source, axes, make)
 
 
 _POOLS = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
@@ -603,6 +782,8 @@ def _reshape(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
         return keep(draft, raw)
     target = raw.constant(1)
     if raw.op == "Reshape" and target and target.value is not None and prod(draft.shape(source)) != prod(raw.shape):
+        if draft.guessed:  # the shape of an unknown operator, perhaps far before, was wrong
+            return draft.add("Reshape", (source,), raw.shape)
         raise ReadError(f"{raw.op} from {draft.shape(source)} to {raw.shape}: other number of elements", node=raw.name)
     return reshape(draft, source, raw.shape)
 
@@ -614,7 +795,7 @@ def _transpose(draft: Draft, raw: RawOperator) -> Operand:
     perm = tuple(raw.attributes.get("perm") or reversed(range(rank)))
     if sorted(perm) != list(range(rank)):
         raise ReadError(f"Transpose of {rank} axes by {perm}; expected every axis once", node=raw.name)
-    return idioms.transpose(draft, source, perm)
+    return transpose(draft, source, perm)
 
 
 @rule("Expand", "Tile")
@@ -647,24 +828,105 @@ def _resize(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
 
 @rule("Concat")
 def _concat(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
+    """One concatenation of all parts: those of parts that are concatenations themselves, slices in a row as one."""
     if len(raw.operands) == 1:
         return _node(raw, 0)
-    return keep(draft, raw)
+    parts = [operand for operand in raw.operands if isinstance(operand, int)]
+    if len(parts) < len(raw.operands):
+        return keep(draft, raw)
+    axis = positive_axes(raw.attributes["axis"], len(raw.shape))
+    return _joined(draft, parts, axis, raw.shape)
+
+
+def _joined(draft: Draft, parts: Sequence[int], axis: int, shape: Shape) -> int:
+    nodes = draft.nodes
+    layout = nodes[parts[0]]
+    if layout.op in LAYOUT:
+        below = axis_below(draft, layout, axis)
+        inner = [nodes[p].inputs[0] for p in parts if nodes[p].op == layout.op]
+        if below is not None and len(inner) == len(parts):
+            shapes = [draft.shape(p) for p in inner]
+            rest = {(s[:below], s[below + 1 :]) for s in shapes}
+            if len(rest) == 1 and len({nodes[p].attributes for p in parts}) == 1:
+                size = sum(s[below] for s in shapes)
+                if all(axis_below(draft, nodes[p], axis) == below for p in parts):
+                    joined = _joined(draft, inner, below, (*shapes[0][:below], size, *shapes[0][below + 1 :]))
+                    if layout.op == "Transpose":
+                        return transpose(draft, joined, layout.attribute("perm"))
+                    return reshape(draft, joined, shape)
+    flat: list[int] = []
+    for part in parts:
+        node = nodes[part]
+        inside = node.inputs if node.op == "Concat" and node.attribute("axis") == axis and not node.weights else (part,)
+        for piece in inside:
+            whole = _rejoined(draft, flat[-1], piece, axis) if flat else None
+            if whole is None:
+                flat.append(piece)
+            else:
+                flat[-1] = whole
+    return flat[0] if len(flat) == 1 else draft.add("Concat", tuple(flat), shape, (("axis", axis),))
+
+
+def _rejoined(draft: Draft, left: int, right: int, axis: int) -> int | None:
+    """Two slices of one signal, the second beginning where the first ends, as one."""
+    a, b = draft.nodes[left], draft.nodes[right]
+    if a.op != "Slice" or b.op != "Slice" or a.inputs != b.inputs or a.attribute("axis") != axis:
+        return None
+    if (
+        b.attribute("axis") != axis
+        or a.attribute("end") != b.attribute("start")
+        or len(a.attributes + b.attributes) > 6
+    ):
+        return None
+    start, end = a.attribute("start"), b.attribute("end")
+    shape = (*a.shape[:axis], end - start, *a.shape[axis + 1 :])
+    return _cut(draft, a.inputs[0], axis, start, end, 1, shape)
 
 
 def _cut(draft: Draft, source: int, axis: int, start: int, end: int, step: int, shape: Shape) -> int:
     """A slice along one axis. Of slices in a row those along earlier axes come first."""
     if shape == draft.shape(source) and step == 1:
         return source
+    size = shape[axis]
+    if draft.nodes[source].op in LAYOUT:
+        return along_axis(draft, source, axis, lambda p, a: _cut_here(draft, p, a, start, end, step, size))
+    return _cut_here(draft, source, axis, start, end, step, size)
+
+
+def _cut_here(draft: Draft, source: int, axis: int, start: int, end: int, step: int, size: int) -> int:
     before = draft.nodes[source]
-    if before.op == "Slice" and before.attribute("axis") > axis:
+    shape = (*before.shape[:axis], size, *before.shape[axis + 1 :])
+    if before.op == "Slice":
         whole = draft.shape(before.inputs[0])
-        inner = _cut(draft, before.inputs[0], axis, start, end, step, (*whole[:axis], shape[axis], *whole[axis + 1 :]))
-        return draft.add("Slice", (inner,), shape, before.attributes)
+        place = before.attribute("axis")
+        if place > axis:
+            inner = _cut(draft, before.inputs[0], axis, start, end, step, (*whole[:axis], size, *whole[axis + 1 :]))
+            return draft.add("Slice", (inner,), shape, before.attributes)
+        if place == axis and step == 1 and before.attribute("step", 1) == 1:
+            first = before.attribute("start")
+            return _cut(draft, before.inputs[0], axis, first + start, first + end, 1, shape)
+    if before.op == "Concat" and before.attribute("axis") == axis and step == 1 and not before.weights:
+        parts = _covered(draft, before.inputs, axis, start, end)
+        if parts:
+            return parts[0] if len(parts) == 1 else draft.add("Concat", parts, shape, before.attributes)
     attributes: list[tuple[str, AttributeValue]] = [("axis", axis), ("end", end), ("start", start)]
     if step != 1:
         attributes.append(("step", step))
     return draft.add("Slice", (source,), shape, tuple(attributes))
+
+
+def _covered(draft: Draft, parts: Sequence[int], axis: int, start: int, end: int) -> tuple[int, ...]:
+    """Those of the concatenated parts that a slice consists of; none if it cuts through one."""
+    found: list[int] = []
+    place = 0
+    for part in parts:
+        after = place + draft.shape(part)[axis]
+        if place < end and after > start:
+            if place < start or after > end:
+                return ()
+            found.append(part)
+        place = after
+    return tuple(found)
 
 
 @rule("Slice")
@@ -694,6 +956,52 @@ def _integers(raw: RawOperator, slot: int, name: str) -> tuple[int, ...] | None:
     return None if found is None else tuple(found)
 
 
+@rule("SequenceAt")
+def _sequence_at(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
+    """A member of a sequence whose making is known: the signal it was made of, or a slice."""
+    sequence = draft.nodes[_node(raw, 0)]
+    index = raw.constant(1)
+    position = index.ints() if index is not None else None
+    if position is None or sequence.weights:
+        return keep(draft, raw)
+    if sequence.op == "SequenceConstruct":
+        return sequence.inputs[position[0]]
+    if sequence.op != "SplitToSequence" or len(sequence.inputs) != 1:
+        return keep(draft, raw)
+    source = sequence.inputs[0]
+    shape = draft.shape(source)
+    axis: int = sequence.attribute("axis", 0)
+    sizes: tuple[int, ...] = sequence.attribute("input_1", (1,))
+    if len(sizes) == 1:
+        starts = range(0, shape[axis], max(sizes[0], 1))
+        start = starts[position[0]]
+        size = min(starts.step, shape[axis] - start)
+    else:
+        number = range(len(sizes))[position[0]]
+        start, size = sum(sizes[:number]), sizes[number]
+    part = (*shape[:axis], size, *shape[axis + 1 :])
+    cut = _cut(draft, source, axis, start, start + size, 1, part)
+    if sequence.attribute("input_1") is None and sequence.attribute("keepdims", 1) == 0:
+        return reshape(draft, cut, (*shape[:axis], *shape[axis + 1 :]))
+    return cut
+
+
+@rule("ConcatFromSequence")
+def _concat_from_sequence(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
+    """A concatenation (or, with a new axis, a stack) of the signals that the sequence was made of."""
+    sequence = draft.nodes[_node(raw, 0)]
+    if sequence.op != "SequenceConstruct" or sequence.weights or sequence.attributes:
+        return keep(draft, raw)
+    parts = list(sequence.inputs)
+    shape = draft.shape(parts[0])
+    axis = positive_axes(raw.attributes["axis"], len(shape) + (1 if raw.attributes.get("new_axis") else 0))
+    if raw.attributes.get("new_axis"):
+        shape = (*shape[:axis], 1, *shape[axis:])
+        parts = [reshape(draft, part, shape) for part in parts]
+    total = sum(draft.shape(part)[axis] for part in parts)
+    return _joined(draft, parts, axis, (*shape[:axis], total, *shape[axis + 1 :]))
+
+
 @rule("Split")
 def _split(draft: Draft, raw: RawOperator) -> list[Operand]:
     source = _node(raw, 0)
@@ -704,6 +1012,17 @@ def _split(draft: Draft, raw: RawOperator) -> list[Operand]:
         parts.append(_cut(draft, source, axis, start, start + shape[axis], 1, shape))
         start += shape[axis]
     return parts
+
+
+@rule("ScatterND", "ScatterElements")
+def _scatter(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
+    """A signal written over all of another one (indices are never twice the same) is that signal, in some order."""
+    updates = raw.operands[2]
+    if isinstance(updates, int) and isinstance(raw.operands[1], Constant) and "reduction" not in raw.attributes:
+        shape = draft.shape(updates)
+        if prod(shape) == prod(raw.shape):
+            return reshape(draft, updates, raw.shape)
+    return keep(draft, raw)
 
 
 @rule("Gather")
@@ -745,12 +1064,24 @@ def _pad(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
     mode = raw.attributes.get("mode", "constant")
     fill = raw.constant(2)
     number = raw.attributes.get("value", 0.0) if fill is None else fill.scalar
-    attributes: dict[str, AttributeValue] = {"pads": around}
+    attributes: dict[str, AttributeValue] = {}
     if mode != "constant":
         attributes["mode"] = mode
     elif number is not None:
         attributes["fill"] = float(number) if abs(number) < 1e30 else float("-inf") if number < 0 else float("inf")
-    return draft.add("Pad", (source,), raw.shape, _sorted(attributes))
+    layers: list[tuple[int, ...]] = []
+    while draft.nodes[source].op == "Transpose":
+        perm: tuple[int, ...] = draft.nodes[source].attribute("perm")
+        layers.append(perm)
+        back = [perm.index(axis) for axis in range(rank)]
+        around = (*[around[axis] for axis in back], *[around[axis + rank] for axis in back])
+        source = draft.nodes[source].inputs[0]
+    attributes["pads"] = around
+    shape = tuple([n + around[i] + around[i + rank] for i, n in enumerate(draft.shape(source))])
+    padded = draft.add("Pad", (source,), shape, _sorted(attributes))
+    for perm in reversed(layers):
+        padded = transpose(draft, padded, perm)
+    return padded
 
 
 def _node(raw: RawOperator, slot: int) -> int:

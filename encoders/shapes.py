@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
+from .draft import Constant
 from .graph import Shape
 
 Shapes = Sequence[Shape | None]
@@ -107,6 +108,11 @@ def _matmul(shapes: Shapes, _attributes: Mapping[str, Any]) -> Shape | None:
     return None if outer is None else (*outer, a[-2], b[-1])
 
 
+def _operands(rule: ShapeRule, *slots: int) -> ShapeRule:
+    """The rule for an operator whose first two operands stand in these slots (scales and zero points between them)."""
+    return lambda shapes, attributes: rule([shapes[slot] for slot in slots], attributes)
+
+
 def _concat(shapes: Shapes, attributes: Mapping[str, Any]) -> Shape | None:
     first, axis = shapes[0], attributes.get("axis")
     if first is None or axis is None or not -len(first) <= axis < len(first):
@@ -172,7 +178,8 @@ def _einsum(shapes: Shapes, attributes: Mapping[str, Any]) -> Shape | None:
 _UNCHANGED = (
     "BatchNormalization LayerNormalization GroupNormalization InstanceNormalization RMSNormalization LRN Identity "
     "Dropout Cast Relu LeakyRelu Elu Selu Celu Gelu HardSwish HardSigmoid Sigmoid Tanh Softplus Mish Erf Clip "
-    "Softmax LogSoftmax Sqrt Exp Neg Abs Reciprocal Swish"
+    "Softmax LogSoftmax Sqrt Exp Neg Abs Reciprocal Swish QuantizeLinear DequantizeLinear Sin Cos Log Floor Ceil Round "
+    "CastLike Sign Not IsNaN Trilu PRelu ThresholdedRelu Softsign Erfc"
 )
 UNCHANGED = frozenset(_UNCHANGED.split())
 """Operators whose (first) output has the shape of their first operand."""
@@ -185,10 +192,172 @@ SHAPE_RULES: dict[str, ShapeRule] = {
     "GlobalMaxPool": _global_pool,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "QLinearConv": _operands(_conv, 0, 3),
+    "ConvInteger": _operands(_conv, 0, 1),
+    "QLinearMatMul": _operands(_matmul, 0, 3),
+    "MatMulInteger": _operands(_matmul, 0, 1),
     "Concat": _concat,
     "Flatten": _flatten,
     "Transpose": _transpose,
     "Einsum": _einsum,
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Sum", "Pow", "Where"), broadcast),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Sum", "Pow", "Where", "Max", "Min", "Mod"), broadcast),
+    **dict.fromkeys(("Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or"), broadcast),
 }
 """Operator → the rule for the shape of its first output, for those whose shape is not that of the first operand."""
+
+
+# --- shapes that depend on values ----------------------------------------------------------------------------------
+
+Known = Sequence["Shape | Constant | None"]
+ValueRule = Callable[[Known, Mapping[str, Any], int], "list[Shape] | None"]
+"""Operands (shapes, or constants whose values may be known), attributes, number of outputs → shapes of the outputs."""
+
+
+def _shape_of(operand: Shape | Constant | None) -> Shape | None:
+    return operand.shape if isinstance(operand, Constant) else operand
+
+
+def _ints(operands: Known, slot: int, attributes: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+    """What newer opsets give as an operand and older ones as an attribute; None if it is absent or not known."""
+    operand = operands[slot] if slot < len(operands) else None
+    if isinstance(operand, Constant):
+        return operand.ints()
+    return attributes.get(name) if operand is None else None
+
+
+def _axes(operands: Known, slot: int, attributes: Mapping[str, Any], rank: int) -> tuple[int, ...] | None:
+    """Axes counted from the front, each once, or None."""
+    given = _ints(operands, slot, attributes, "axes")
+    if given is None or any(not -rank <= axis < rank for axis in given):
+        return None
+    axes = tuple(sorted([axis % rank for axis in given]))
+    return axes if len(set(axes)) == len(axes) else None
+
+
+def _reshaped(operands: Known, attributes: Mapping[str, Any], _count: int) -> list[Shape] | None:
+    x, target = _shape_of(operands[0]), _ints(operands, 1, attributes, "shape")
+    if x is None or target is None or 0 in x or (0 in target and attributes.get("allowzero")):
+        return None
+    sizes = [x[i] if size == 0 and i < len(x) else size for i, size in enumerate(target)]
+    if -1 in sizes:
+        rest = -prod(sizes)
+        if sizes.count(-1) > 1 or not rest:
+            return None
+        sizes[sizes.index(-1)] = prod(x) // rest
+    return [tuple(sizes)] if prod(sizes) == prod(x) and min(sizes, default=1) > 0 else None
+
+
+def _unsqueezed(operands: Known, attributes: Mapping[str, Any], _count: int) -> list[Shape] | None:
+    x, given = _shape_of(operands[0]), _ints(operands, 1, attributes, "axes")
+    if x is None or given is None:
+        return None
+    axes = _axes(operands, 1, attributes, len(x) + len(given))
+    if axes is None:
+        return None
+    sizes = iter(x)
+    return [tuple([1 if i in axes else next(sizes) for i in range(len(x) + len(axes))])]
+
+
+def _squeezed(operands: Known, attributes: Mapping[str, Any], _count: int) -> list[Shape] | None:
+    x = _shape_of(operands[0])
+    axes = None if x is None else _axes(operands, 1, attributes, len(x))
+    if x is None or axes is None or any(x[axis] != 1 for axis in axes):
+        return None
+    return [tuple([n for i, n in enumerate(x) if i not in axes])]
+
+
+def _sliced(operands: Known, attributes: Mapping[str, Any], _count: int) -> list[Shape] | None:
+    x, starts, ends = (
+        _shape_of(operands[0]),
+        *[_ints(operands, slot, attributes, name) for slot, name in ((1, "starts"), (2, "ends"))],
+    )
+    if x is None or starts is None or ends is None or len(starts) != len(ends):
+        return None
+    named = len(operands) > 3 or "axes" in attributes
+    axes = _ints(operands, 3, attributes, "axes") if named else tuple(range(len(starts)))
+    steps = _ints(operands, 4, attributes, "steps") if len(operands) > 4 else None
+    if axes is None or len(axes) != len(starts) or (len(operands) > 4 and (steps is None or set(steps) != {1})):
+        return None
+    if any(not -len(x) <= axis < len(x) for axis in axes):
+        return None
+    sizes = list(x)
+    for axis, start, end in zip(axes, starts, ends, strict=True):
+        sizes[axis] = len(range(x[axis])[start:end])
+    return [tuple(sizes)]
+
+
+def _reduced(operands: Known, attributes: Mapping[str, Any], _count: int) -> list[Shape] | None:
+    x = _shape_of(operands[0])
+    axes = None if x is None else _axes(operands, 1, attributes, len(x))
+    if x is None or not axes:
+        return None
+    if attributes.get("keepdims", 1):
+        return [tuple([1 if i in axes else n for i, n in enumerate(x)])]
+    return [tuple([n for i, n in enumerate(x) if i not in axes])]
+
+
+def _expanded(operands: Known, attributes: Mapping[str, Any], _count: int) -> list[Shape] | None:
+    x, target = _shape_of(operands[0]), _ints(operands, 1, attributes, "shape")
+    shape = None if x is None or target is None or min(target, default=1) < 1 else broadcast((x, target))
+    return None if shape is None else [shape]
+
+
+def _tiled(operands: Known, attributes: Mapping[str, Any], _count: int) -> list[Shape] | None:
+    x, repeats = _shape_of(operands[0]), _ints(operands, 1, attributes, "repeats")
+    if x is None or repeats is None or len(repeats) != len(x) or min(repeats, default=1) < 1:
+        return None
+    return [tuple([n * times for n, times in zip(x, repeats, strict=True)])]
+
+
+def _gathered(operands: Known, attributes: Mapping[str, Any], _count: int) -> list[Shape] | None:
+    x, indices = _shape_of(operands[0]), _shape_of(operands[1])
+    axis = attributes.get("axis", 0)
+    if x is None or indices is None or not -len(x) <= axis < len(x):
+        return None
+    axis %= len(x)
+    return [(*x[:axis], *indices, *x[axis + 1 :])]
+
+
+def _split(operands: Known, attributes: Mapping[str, Any], count: int) -> list[Shape] | None:
+    x, axis = _shape_of(operands[0]), attributes.get("axis", 0)
+    if x is None or not -len(x) <= axis < len(x):
+        return None
+    axis %= len(x)
+    sizes = _ints(operands, 1, attributes, "split")
+    if sizes is None:
+        if len(operands) > 1 or x[axis] % count:
+            return None
+        sizes = (x[axis] // count,) * count
+    if len(sizes) != count or sum(sizes) != x[axis] or min(sizes) < 0:
+        return None
+    return [(*x[:axis], size, *x[axis + 1 :]) for size in sizes]
+
+
+def _padded(operands: Known, attributes: Mapping[str, Any], _count: int) -> list[Shape] | None:
+    x, pads = _shape_of(operands[0]), _ints(operands, 1, attributes, "pads")
+    if x is None or pads is None or len(operands) > 3 or len(pads) != 2 * len(x):
+        return None
+    sizes = tuple([n + pads[i] + pads[i + len(x)] for i, n in enumerate(x)])
+    return [sizes] if min(sizes, default=1) >= 0 else None
+
+
+def _sizes(operands: Known, attributes: Mapping[str, Any], _count: int) -> list[Shape] | None:
+    x = _shape_of(operands[0])
+    return None if x is None else [(len(x[attributes.get("start", 0) : attributes.get("end", len(x))]),)]
+
+
+VALUE_RULES: dict[str, ValueRule] = {
+    "Shape": _sizes,
+    "Reshape": _reshaped,
+    "Unsqueeze": _unsqueezed,
+    "Squeeze": _squeezed,
+    "Slice": _sliced,
+    "Expand": _expanded,
+    "Tile": _tiled,
+    "Gather": _gathered,
+    "Split": _split,
+    "Pad": _padded,
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"), _reduced),
+    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"), _reduced),
+}
+"""Operator → the rule for the shapes of its outputs, where they depend on operands' values."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from .graph import ArchGraph
+    from .trace import Trace
 
 InputShapes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 DTypes = Sequence[str] | Mapping[str, str] | str
@@ -43,18 +46,21 @@ _NOISY_LOGGERS = (
 )
 
 
-def read_module(module: torch.nn.Module, input_shapes: InputShapes, *, dtypes: DTypes | None = None) -> ArchGraph:
+def read_module(
+    module: torch.nn.Module, input_shapes: InputShapes, *, dtypes: DTypes | None = None, trace: Trace | None = None
+) -> ArchGraph:
     """The architecture of a torch module.
 
     Args:
         module: Any module; it is not changed, and may be on the meta device.
         input_shapes: See `export`.
         dtypes: See `export`.
+        trace: Filled with what reading changed, if given.
 
     Raises:
         ReadError: The module cannot be exported, or what was exported cannot be read.
     """
-    return read(export(module, input_shapes, dtypes=dtypes))
+    return read(export(module, input_shapes, dtypes=dtypes), trace=trace)
 
 
 def export(module: torch.nn.Module, input_shapes: InputShapes, *, dtypes: DTypes | None = None) -> onnx.ModelProto:
@@ -86,13 +92,8 @@ def export(module: torch.nn.Module, input_shapes: InputShapes, *, dtypes: DTypes
         raise ReadError(f"expected a torch.nn.Module, got {type(module).__name__}: build the module first")
     name = type(module).__name__
     inputs = _input_specs(module, input_shapes, dtypes, name)
-    roads: tuple[tuple[str, Callable[[], ir.Model]], ...] = (
-        ("torch.export on the meta device", lambda: _export_dynamo(module, inputs, "meta")),
-        ("torch.export with placeholder weights", lambda: _export_dynamo(module, inputs, "cpu")),
-        ("the tracing exporter", lambda: _export_traced(module, inputs)),
-    )
     failures: list[str] = []
-    for road, run in roads:
+    for road, run in roads(module, inputs):
         try:
             with _quiet(), torch.no_grad():
                 return _weightless(run(), module)
@@ -107,6 +108,15 @@ def export(module: torch.nn.Module, input_shapes: InputShapes, *, dtypes: DTypes
         "that depends on values, "
         "or export the module to an .onnx file yourself and read the file",
         source=name,
+    )
+
+
+def roads(module: torch.nn.Module, inputs: Sequence[_Spec]) -> tuple[tuple[str, Callable[[], ir.Model]], ...]:
+    """The ways to export a module, in the order in which they are tried: what it is called, and what does it."""
+    return (
+        ("torch.export on the meta device", lambda: _export_dynamo(module, inputs, "meta")),
+        ("torch.export with placeholder weights", lambda: _export_dynamo(module, inputs, "cpu")),
+        ("the tracing exporter", lambda: _export_traced(module, inputs)),
     )
 
 
@@ -239,7 +249,7 @@ def _export_traced(module: torch.nn.Module, inputs: Sequence[_Spec]) -> ir.Model
     import torch
 
     args, kwargs = _examples(inputs, "cpu")
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, _silent_log():
         target = Path(folder) / "model.onnx"
         torch.onnx.export(
             _twin(module, "cpu"),
@@ -296,14 +306,18 @@ def _weightless(model: ir.Model, module: torch.nn.Module) -> onnx.ModelProto:
         if value.uses() or value.is_graph_output():
             value.const_value = absent[value.name]
             graph.register_initializer(value)
+    _keep_tables(graph, module)
     _drop_zero_biases(graph)
     remove_unused_nodes(model)
-    for value in graph.initializers.values():
-        if not isinstance(value.const_value, ir.ExternalTensor) and not _is_inline(value.const_value):
-            value.const_value = _absent(value)
     _constants_to_initialisers(graph)
+    for value in list(graph.initializers.values()):
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor) and not _is_inline(tensor) and not _filled(graph, value):
+            value.const_value = _absent(value)
 
     learned = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    if learned and learned.isdisjoint(graph.initializers):
+        raise ValueError("no parameter has a part in what the exporter made of it")
     statistics = {
         value.name for node in graph if node.op_type == "BatchNormalization" for value in node.inputs[3:5] if value
     }
@@ -331,14 +345,30 @@ def _weightless(model: ir.Model, module: torch.nn.Module) -> onnx.ModelProto:
     return proto
 
 
+def _keep_tables(graph: ir.Graph, module: torch.nn.Module) -> None:
+    """Gives small integer buffers their numbers back: lists of channels, say, are part of the architecture."""
+    import onnx_ir as ir
+
+    for name, buffer in module.named_buffers(remove_duplicate=False):
+        value = graph.initializers.get(name)
+        known = buffer.device.type != "meta" and not buffer.dtype.is_floating_point and not buffer.dtype.is_complex
+        if value is not None and known and 0 < buffer.numel() <= _INLINE_LIMIT:
+            value.const_value = ir.tensor(buffer.detach().cpu().numpy(), name=name)
+
+
 def _is_inline(tensor: Any) -> bool:
     """Whether a tensor is a small constant with numbers of its own."""
     import onnx_ir as ir
 
     if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.size > _INLINE_LIMIT:
         return False
-    raw = getattr(tensor, "raw", None)
-    return getattr(getattr(raw, "device", None), "type", "cpu") != "meta"
+    return not _is_meta(tensor)
+
+
+def _is_meta(tensor: Any) -> bool:
+    """Whether a tensor of the exporter has no numbers, as it comes from torch's meta device."""
+    device = getattr(getattr(tensor, "raw", None), "device", None)
+    return getattr(device, "type", "cpu") == "meta"
 
 
 def _drop_zero_biases(graph: ir.Graph) -> None:
@@ -368,12 +398,36 @@ def _inline_arrays(graph: ir.Graph) -> Iterator[str]:
             yield str(node.outputs[0].name)
 
 
+def _filled(graph: ir.Graph, value: ir.Value) -> bool:
+    """Writes a large constant that is one number everywhere (a mask that masks nothing) as that number, expanded."""
+    import onnx_ir as ir
+
+    tensor = value.const_value
+    if tensor is None or _is_meta(tensor) or value.is_graph_output():
+        return False
+    numbers = tensor.numpy()
+    if not bool((numbers == numbers.flat[0]).all()):
+        return False
+    name = str(value.name)
+    number = ir.Value(
+        name=f"{name}/number", const_value=ir.tensor(numbers.reshape(-1)[:1].reshape(()), name=f"{name}/number")
+    )
+    sizes = ir.Value(name=f"{name}/shape", const_value=ir.tensor(list(numbers.shape), name=f"{name}/shape"))
+    expanded = ir.node("Expand", [number, sizes])
+    del graph.initializers[name]
+    ir.convenience.replace_all_uses_with(value, expanded.outputs[0])
+    for constant in (number, sizes):
+        graph.register_initializer(constant)
+    graph.insert_before(graph[0], expanded)
+    return True
+
+
 def _is_float_array(tensor: ir.TensorProtocol) -> bool:
     return tensor.size > 1 and bool(tensor.dtype.is_floating_point())
 
 
 def _constants_to_initialisers(graph: ir.Graph) -> None:
-    """Large constants inside nodes, and floating-point arrays that nodes fill, become initialisers without data."""
+    """Large constants inside nodes become initialisers, and floating-point arrays that nodes fill such without data."""
     import onnx_ir as ir
 
     for node in list(graph):
@@ -388,17 +442,39 @@ def _constants_to_initialisers(graph: ir.Graph) -> None:
             dtype = node.attributes["value"].as_tensor().dtype if "value" in node.attributes else ir.DataType.FLOAT
             if sizes is None or not dtype.is_floating_point() or prod(sizes.numpy().tolist()) <= 1:
                 continue
-            shape = ir.Shape(sizes.numpy().tolist())
+            shape, tensor = ir.Shape(sizes.numpy().tolist()), None
         else:
             continue
         if old.is_graph_output():
             continue
         name, old.name = old.name, None
         value = ir.Value(name=name, shape=shape, type=ir.TensorType(dtype))
-        value.const_value = _absent(value)
+        value.const_value = _absent(value) if tensor is None else tensor
         ir.convenience.replace_all_uses_with(old, value)
         graph.remove(node, safe=True)
         graph.register_initializer(value)
+
+
+@contextmanager
+def _silent_log() -> Iterator[None]:
+    """Keeps off the screen the graph that the tracing exporter's native code prints, to standard output, on failure."""
+    import torch
+
+    turn = getattr(torch._C, "_jit_set_onnx_log_output_stream", None)
+    if turn is None:
+        yield
+        return
+    turn("stderr")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 (a file descriptor is needed)
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        turn("stdout")
 
 
 @contextmanager

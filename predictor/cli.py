@@ -1,7 +1,8 @@
-"""The command line: `archgauge read | score | rank | train | finetune | evaluate | benchmarks`.
+"""The command line: `archgauge read | diff | doctor | score | rank | train | finetune | evaluate | benchmarks`.
 
 Results go to standard output (a table for people, JSON with `--json`), progress and errors to standard error. Exit code
-0: all done; 1: an error, or some networks could not be scored; 2: the command was called wrongly.
+0: all done; 1: an error, or some networks could not be scored; 2: the command was called wrongly. `diff` ends with 0 if
+the networks are the same, 1 if they differ, 2 on an error.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ app = typer.Typer(
     help="How good would this neural network be once trained? Answered from its architecture alone.",
 )
 
-Files = Annotated[list[Path], typer.Argument(help="ONNX files; weights are not needed.", show_default=False)]
+Files = Annotated[
+    list[str],
+    typer.Argument(help="ONNX files (weights are not needed) or names such as timm:resnet18.", show_default=False),
+]
 Task = Annotated[str | None, typer.Option(help="Data set the accuracy is for, e.g. imagenet1k; see `benchmarks`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 PredictorFolder = Annotated[
@@ -92,38 +96,100 @@ def _guarded(function: Callable[P, R]) -> Callable[P, R]:
 @app.command()
 @_guarded
 def read(files: Files, input_shape: Shapes = None, as_json: Json = False) -> None:
-    """What is understood of a network: size, cost, depth, unknown operators."""
-    from ..encoders.reading import read as read_network
+    """What is understood of a network: stages, costs, unknown operators, passes; of several, a line each."""
+    from ..encoders.explanation import explain
 
     rows: list[dict[str, Any]] = []
+    texts: list[str] = []
     failed = False
     for file in files:
         try:
-            graph = read_network(file, input_shapes=_shapes(input_shape))
+            found = explain(file, input_shapes=_shapes(input_shape))
         except ArchGaugeError as error:
             failed = True
-            rows.append({"file": str(file), "error": str(error)})
+            rows.append({"file": file, "error": str(error)})
             continue
-        rows.append(
-            {
-                "file": str(file),
-                "nodes": len(graph),
-                "params": graph.params,
-                "macs": graph.macs,
-                "activations": graph.activations,
-                "depth": graph.depth,
-                "unknown_ops": list(graph.unknown_ops),
-                "hash": graph.hash,
-            }
-        )
+        rows.append({"file": file, **found.to_dict()})
+        texts.append(found.text())
     if as_json:
         _print_json(rows)
     else:
         names = ("file", "nodes", "params", "macs", "activations", "depth", "unknown_ops", "hash")
         good = [row for row in rows if "error" not in row]
-        _print_table(names, [[_cell(name, row[name]) for name in names] for row in good])
+        if len(files) == 1 and texts:
+            typer.echo(texts[0])
+        else:
+            _print_table(names, [[_cell(name, row[name]) for name in names] for row in good])
         _print_errors([row["error"] for row in rows if "error" in row])
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+@_guarded
+def diff(
+    a: Annotated[str, typer.Argument(help="The first network: an ONNX file or a name like timm:resnet18.")],
+    b: Annotated[str, typer.Argument(help="The second network.")],
+    input_shape: Shapes = None,
+    limit: Annotated[int, typer.Option(help="Lines of changes to print at most.", min=1)] = 12,
+    as_json: Json = False,
+) -> None:
+    """Says why two networks are, or are not, the same architecture.
+
+    Exit code 0: the same; 1: different; 2: one of them cannot be read, or the command was called wrongly.
+    """
+    from ..encoders.difference import diff as find_difference
+    from ..encoders.difference import read_pair
+
+    try:
+        found = find_difference(*read_pair(a, b, _shapes(input_shape)))
+    except (ArchGaugeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        typer.echo(f"A: {a}\nB: {b}\n{found.text(limit)}")
+    raise typer.Exit(0 if found.same else 1)
+
+
+@app.command()
+@_guarded
+def doctor(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="An ONNX file, a name like timm:resnet18, or a factory of yours: package.module:factory or "
+            "path/to/file.py:factory, which is imported and called (your code runs).",
+            show_default=False,
+        ),
+    ],
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input-shape",
+            help="Shape of an input, batch included: 1,3,224,224, in the order of the inputs, or NAME:1,3,224,224.",
+            show_default=False,
+        ),
+    ] = None,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option("--dtype", help="Element type of a module's inputs: int64, or NAME:int64.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Finds out why a network does not read, and says what to do.
+
+    Looks a file or a torch module over: what it is, its inputs, what is out of the ordinary, which ways of exporting it
+    work, and where the others fail. Exit code 0: it reads; 1: it does not.
+    """
+    from ..encoders.doctor import examine
+
+    report = examine(source, _shapes(input_shape), _dtypes(dtype))
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        typer.echo(report.text())
+    raise typer.Exit(0 if report.reads else 1)
 
 
 @app.command()
@@ -305,22 +371,42 @@ def _model(folder: Path | None) -> Predictor:
     return Predictor.load(folder)
 
 
-def _paths(files: Sequence[Path]) -> list[str | os.PathLike[str] | bytes]:
+def _paths(files: Sequence[str]) -> list[str | os.PathLike[str] | bytes]:
     return list(files)
 
 
-def _shapes(options: Sequence[str] | None) -> dict[str, tuple[int, ...]] | None:
-    """`NAME:1,3,224,224` options as a mapping."""
-    shapes: dict[str, tuple[int, ...]] = {}
+def _shapes(options: Sequence[str] | None) -> dict[str, tuple[int, ...]] | list[tuple[int, ...]] | None:
+    """`NAME:1,3,224,224` options as a mapping, `1,3,224,224` options as a list."""
+    named: dict[str, tuple[int, ...]] = {}
+    listed: list[tuple[int, ...]] = []
     for option in options or ():
         name, _, sizes = option.rpartition(":")
         try:
-            shapes[name] = tuple(int(size) for size in sizes.split(","))
-        except ValueError:
-            name = ""
-        if not name:
-            raise ConfigError(f"--input-shape is {option!r}, expected NAME:1,3,224,224")
-    return shapes or None
+            shape = tuple(int(size) for size in sizes.split(","))
+        except ValueError as error:
+            raise ConfigError(
+                f"--input-shape is {option!r}, expected NAME:1,3,224,224, or 1,3,224,224 for inputs in their order"
+            ) from error
+        if name:
+            named[name] = shape
+        else:
+            listed.append(shape)
+    if named and listed:
+        raise ConfigError("--input-shape is given with and without names; name all of the inputs or none")
+    return named or listed or None
+
+
+def _dtypes(options: Sequence[str] | None) -> dict[str, str] | str | None:
+    """`int64`, or `NAME:int64` options as a mapping."""
+    if not options:
+        return None
+    if len(options) == 1 and ":" not in options[0]:
+        return options[0]
+    named = [option.rpartition(":") for option in options]
+    for option, (name, _, dtype) in zip(options, named, strict=True):
+        if not name or not dtype:
+            raise ConfigError(f"--dtype is {option!r}, expected one TYPE for all inputs or NAME:TYPE for each")
+    return {name: dtype for name, _, dtype in named}
 
 
 def _config(file: Path | None, **flags: Any) -> TrainConfig:
@@ -340,13 +426,13 @@ def _interactive() -> bool:
     return sys.stderr.isatty()
 
 
-def _show_scores(scores: Sequence[Score], files: Sequence[Path], as_json: bool) -> None:
+def _show_scores(scores: Sequence[Score], files: Sequence[str], as_json: bool) -> None:
     if as_json:
-        _print_json([{"file": str(file), **asdict(score)} for file, score in zip(files, scores, strict=True)])
+        _print_json([{"file": file, **asdict(score)} for file, score in zip(files, scores, strict=True)])
     else:
         rows = [
             [
-                str(file) if len({f.name for f in files}) < len(files) else file.name,
+                file if len({score.name for score in scores}) < len(scores) else s.name,
                 f"{s.rank_score:.3f}",
                 "-" if s.accuracy is None else f"{s.accuracy:.1f}",
                 "-" if s.low is None or s.high is None else f"{s.low:.1f} to {s.high:.1f}",

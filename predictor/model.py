@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..datasets.benchmark import Benchmark
 from ..encoders.errors import ArchGaugeError, CheckpointError, ConfigError, DataError, NotFittedError
 from ..encoders.graph import ArchGraph
-from ..encoders.operators import Kind, kind_of
+from ..encoders.model_names import is_name
 from ..encoders.reading import Shapes, is_module, read
 from ..encoders.registry import Encoder, encode_table, get_encoder
 from . import checkpoint
@@ -867,7 +867,9 @@ def _gather(networks: Networks, on_error: OnError, input_shapes: Shapes | None) 
         if isinstance(network, ArchGraph):
             items.append(_Item(network.hash[:12], network))
             continue
-        name = Path(network).name if isinstance(network, str | os.PathLike) else ""
+        name = ""
+        if isinstance(network, str | os.PathLike):
+            name = str(network) if is_name(network) else Path(network).name
         try:
             graph = read(network, input_shapes=input_shapes)
             items.append(_Item(name or graph.hash[:12], graph))
@@ -880,9 +882,8 @@ def _gather(networks: Networks, on_error: OnError, input_shapes: Shapes | None) 
 
 def _named(score: Score, item: _Item) -> Score:
     assert item.graph is not None
-    unknown = sum(kind_of(node.op) is Kind.UNKNOWN for node in item.graph.nodes)
-    share = unknown / max(1, len(item.graph.nodes))
-    return replace(score, name=item.name, unknown_ops=item.graph.unknown_ops, unknown_share=share)
+    graph = item.graph
+    return replace(score, name=item.name, unknown_ops=graph.unknown_ops, unknown_share=graph.unknown_share)
 
 
 def _names(names: Sequence[str], what: str) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ class Score:
     """What a predictor says about one network.
 
     Attributes:
-        name: File name, name in the benchmark, or the first 12 digits of the graph's hash.
+        name: File name, name of the model (`timm:resnet18`), name in the benchmark, or the first 12 digits of the
+            graph's hash.
         rank_score: Higher is better; comparable between networks scored in one call, about standard normal over the
             networks of a training space; `nan` for a network that was skipped.
         accuracy: Estimated accuracy on `task` in percent, or None where the predictor knows no such task.
@@ -19,7 +20,7 @@ class Score:
         spread: Standard deviation over the members of the ensemble, in points; in units of `rank_score` where there is
             no accuracy.
         unknown_ops: Operators that archgauge does not understand.
-        unknown_share: Share of the nodes that are such operators, 0 to 1.
+        unknown_share: How much of the network they carry: see `ArchGraph.unknown_share`.
         distance: Distance from the nearest training networks: 1 is the edge of the training set, and far above 1 the
             score is a guess.
         task: Task the accuracy is for, or "".

@@ -30,7 +30,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_explains_itself() -> None:
-    for command in ("read", "score", "rank", "train", "finetune", "evaluate", "benchmarks"):
+    for command in ("read", "diff", "doctor", "score", "rank", "train", "finetune", "evaluate", "benchmarks"):
         result = runner.invoke(app, [command, "--help"])
         assert result.exit_code == 0
         assert len(result.output) > 200
@@ -43,6 +43,57 @@ def test_read_prints_sizes(models: Path) -> None:
     assert row["params"] == 60_965_224
     assert row["macs"] == 654_560_384
     assert row["unknown_ops"] == []
+
+
+def test_diff_of_equal_networks_exits_with_0(models: Path) -> None:
+    file = str(next(iter(sorted(models.glob("*.onnx")))))
+    result = runner.invoke(app, ["diff", file, file])
+    assert result.exit_code == 0
+    assert "same: A and B are one architecture" in result.output
+
+
+def test_diff_of_other_networks_says_where_and_exits_with_1(models: Path) -> None:
+    one, other = (nas_bench_macro.build(spec, "cifar10") for spec in ("11111111", "11111112"))
+    files = [str(models.parent / name) for name in ("one.onnx", "other.onnx")]
+    for model, file in zip((one, other), files, strict=True):
+        onnx.save_model(model, file)
+    result = runner.invoke(app, ["diff", *files])
+    assert result.exit_code == 1
+    assert "different: " in result.output
+    report = json.loads(runner.invoke(app, ["diff", "--json", *files]).output)
+    assert report["same"] is False
+    assert report["changes"]
+    assert all(change["op"] == "Conv" for change in report["changes"])
+
+
+def test_diff_of_what_cannot_be_read_exits_with_2(models: Path) -> None:
+    result = runner.invoke(app, ["diff", str(LIGHT[0]), str(models / "none.onnx")])
+    assert result.exit_code == 2
+    assert "none.onnx" in result.stderr
+    mixed = ["diff", str(LIGHT[0]), str(LIGHT[0]), "--input-shape", "1,3", "--input-shape", "x:1,3"]
+    assert runner.invoke(app, mixed).exit_code == 2
+
+
+def test_doctor_exits_with_0_when_a_file_reads_and_else_with_1(models: Path) -> None:
+    result = runner.invoke(app, ["doctor", str(LIGHT[0])])
+    assert result.exit_code == 0
+    assert "reads" in result.output
+    result = runner.invoke(app, ["doctor", str(models / "labels.csv"), "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.output)["reads"] is False
+
+
+def test_doctor_takes_shapes_without_names_and_element_types(tmp_path: Path) -> None:
+    code = tmp_path / "net.py"
+    code.write_text("import torch\n\n\ndef make():\n    return torch.nn.Embedding(9, 4)\n")
+    call = ["doctor", f"{code}:make", "--json"]
+    report = json.loads(runner.invoke(app, [*call, "--input-shape", "1,0"]).output)
+    assert "positive integers" in report["findings"][-1]["what"]
+    report = json.loads(runner.invoke(app, [*call, "--input-shape", "1,5", "--dtype", "nothing"]).output)
+    assert "unknown element type 'nothing'" in report["findings"][-1]["what"]
+    refused = runner.invoke(app, [*call, "--dtype", "a:int64", "--dtype", "int64"])
+    assert refused.exit_code == 1
+    assert "NAME:TYPE" in refused.stderr
 
 
 def test_score_prints_nine_plausible_scores() -> None:

@@ -178,9 +178,9 @@ def test_json_gives_any_graph_back(parts: list[tuple[str, dict[str, object]]]) -
         "[]",
         "{}",
         "null",
-        '{"version": 1, "nodes": [[]], "outputs": []}',
-        '{"version": 1, "nodes": [["Relu", [5], [1], [], [], -1, 0]], "outputs": [0]}',
-        '{"version": 1, "nodes": 3, "outputs": []}',
+        f'{{"version": {GRAPH_VERSION}, "nodes": [[]], "outputs": []}}',
+        f'{{"version": {GRAPH_VERSION}, "nodes": [["Relu", [5], [1], [], [], -1, 0]], "outputs": [0]}}',
+        f'{{"version": {GRAPH_VERSION}, "nodes": 3, "outputs": []}}',
     ],
 )
 def test_broken_json_is_a_graph_error(text: str) -> None:

@@ -1,8 +1,9 @@
 """Reading files: every promise about input, every typed error, hostile files, costs against torch."""
 
-import os
 import random
 import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from archgauge.datasets import nas_bench_201, nas_bench_macro
 from archgauge.datasets.onnx_builder import OnnxBuilder
 from archgauge.encoders import onnx_file
-from archgauge.encoders.errors import ArchGaugeError, LimitError, ReadError, UnreadableFileError
+from archgauge.encoders.errors import LimitError, ReadError, UnreadableFileError
 from archgauge.encoders.graph import ArchGraph
 from archgauge.encoders.onnx_reader import BUFFERS_KEY, Limits, read
 
@@ -142,7 +143,7 @@ def test_stripping_keeps_everything_but_large_tensors() -> None:
 
 
 def test_weights_of_constants_functions_and_bodies_are_stripped_too() -> None:
-    large = numpy_helper.from_array(np.ones((100, 100), np.float32), "t")
+    large = numpy_helper.from_array(np.arange(1e4, dtype=np.float32).reshape(100, 100), "t")
     constant = helper.make_node("Constant", [], ["k"], value=large)
     body = helper.make_graph([constant], "b", [], [helper.make_empty_tensor_value_info("k")])
     branch = helper.make_node("If", ["c"], ["w"], then_branch=body, else_branch=body)
@@ -323,7 +324,7 @@ def test_opsets(opset: int) -> None:
     model = parsed(text, opset=opset)
     model.graph.initializer.extend(small().graph.initializer)
     graph = read(model)
-    assert [node.op for node in graph.nodes] == ["Input", "Conv", "Relu", "GlobalAveragePool", "Reshape", "Softmax"]
+    assert [node.op for node in graph.nodes] == ["Input", "Conv", "Relu", "GlobalAveragePool", "Softmax", "Reshape"]
     assert graph.params == 152
 
 
@@ -553,128 +554,14 @@ def test_costs_of_torchvision_networks_are_those_of_torch(name: str) -> None:
 # --- hostile files --------------------------------------------------------------------------------------------------
 
 
-def fuzz_seeds() -> list[bytes]:
-    loop = parsed(
-        """g (float[N,4] x) => (float[] y) { m = Constant<value_int=5>() t = Constant<value_int=1>() c = Cast<to=9>(t)
-            y = Loop(m, c, x) <body = b (int64 i, bool ci, float[1,4] a) => (bool co, float[1,4] o) {
-                co = Identity(ci) o = MatMul(a, k) }> }"""
+FUZZ = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
+
+
+@pytest.mark.parametrize("count", [500, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_mutated_files(count: int) -> None:
+    run = subprocess.run([sys.executable, FUZZ, "--count", str(count)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    outcomes = dict(
+        line.split() for line in run.stdout.splitlines() if line.startswith("  ") and len(line.split()) == 2
     )
-    loop.graph.initializer.append(KERNEL)
-    shapes = parsed(
-        """g (float[N,4,8,8] x) => (float[] y) { s = Shape(x) i = Constant<value_int=1>() c = Gather(s, i)
-            z = Constant<value_ints=[0]>() u = Unsqueeze(c, z) m = Constant<value_ints=[-1]>() f = Concat<axis=0>(u, m)
-            r = Reshape(x, f) e = Constant<value_ints=[4,64]>() w = Expand(r, e) p, q = Split<axis=1, num_outputs=2>(w)
-            a = Add(p, q) y = Softmax(a) }"""
-    )
-    function = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["": 20, "f": 1]> g (float[N,8] x) => (float[] y) { y = f.Silu(x) } '
-        '<domain: "f", opset_import: ["": 20]> Silu (a) => (b) { s = Sigmoid(a) b = Mul(a, s) }'
-    )
-    attention = OnnxBuilder("block", (6, 8))
-    scores = attention.softmax(attention.matmul(attention.input, attention.transpose(attention.input, (1, 0))))
-    block = attention.build(attention.layer_norm(attention.matmul(scores, attention.linear(attention.input, 8))))
-    return [model.SerializeToString() for model in (small(), loop, shapes, function, block)]
-
-
-def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
-    """A few random changes: bits flipped, bytes cut out, doubled or replaced, a piece of another file put in."""
-    content = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        content = content or bytearray(b"\0")
-        at, length = rng.randrange(len(content)), rng.randrange(1, 24)
-        match rng.randrange(7):
-            case 0:
-                content[at] ^= 1 << rng.randrange(8)
-            case 1:
-                content[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF))
-            case 2:
-                del content[at : at + length]
-            case 3:
-                content[at:at] = content[at : at + length]
-            case 4:
-                start = rng.randrange(len(other))
-                content[at : at + length] = other[start : start + length]
-            case 5:
-                content[at:at] = bytes(onnx_file._to_varint(rng.getrandbits(rng.choice((8, 31, 63)))))
-            case _:
-                content = content[: max(1, at)]
-    return bytes(content)
-
-
-NUMBERS = (0, 1, -1, 2, 3, 7, 255, 2**31 - 1, 2**31, -(2**31), 2**40, 2**62, 2**63 - 1, -(2**63))
-OPERATORS = sorted({schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain})
-
-
-def garbled(data: bytes, other: bytes, rng: random.Random) -> bytes:
-    """A few random changes that leave a valid protobuf: sizes, attributes, operators, wires, nodes of another file."""
-    model, donor = onnx.ModelProto.FromString(data), onnx.ModelProto.FromString(other)
-    graph = model.graph
-    for _ in range(rng.choice((1, 1, 2, 3, 5))):
-        node = rng.choice(graph.node) if graph.node else graph.node.add()
-        names = [name for n in graph.node for name in (*n.input, *n.output)] or ["x"]
-        match rng.randrange(12):
-            case 0 if node.attribute:
-                attribute = rng.choice(node.attribute)
-                attribute.i = rng.choice(NUMBERS)
-                attribute.ints[:] = [rng.choice(NUMBERS) for _ in range(rng.randrange(6))]
-                attribute.type = rng.choice(onnx.AttributeProto.AttributeType.values())
-            case 1:
-                node.op_type = rng.choice(OPERATORS)
-            case 2 if node.input:
-                node.input[rng.randrange(len(node.input))] = rng.choice([*names, ""])
-            case 3:
-                del node.input[rng.randrange(len(node.input) + 1) :]
-            case 4:
-                node.input.append(rng.choice(names))
-            case 5 if graph.initializer:
-                tensor = rng.choice(graph.initializer)
-                tensor.dims[:] = [rng.choice(NUMBERS) for _ in range(rng.randrange(5))]
-            case 6 if graph.initializer:
-                rng.choice(graph.initializer).data_type = rng.randrange(25)
-            case 7 if graph.input:
-                dims = rng.choice(graph.input).type.tensor_type.shape.dim
-                if dims:
-                    rng.choice(dims).dim_value = rng.choice(NUMBERS)
-            case 8:
-                graph.node.add().CopyFrom(rng.choice(donor.graph.node))
-            case 9 if graph.node:
-                del graph.node[rng.randrange(len(graph.node))]
-            case 10:
-                model.opset_import[0].version = rng.randrange(-1, 40)
-            case _:
-                attribute = node.attribute.add(name=rng.choice(("axis", "axes", "pads", "group", "perm", "to", "body")))
-                attribute.type = onnx.AttributeProto.INTS
-                attribute.ints[:] = [rng.choice(NUMBERS) for _ in range(rng.randrange(5))]
-    return bytes(model.SerializeToString())
-
-
-def fuzz(count: int, seed: int) -> int:
-    """Reads mutated files; how many of them were still read. Anything but our own errors fails the test."""
-    seeds = fuzz_seeds()
-    fine = 0
-    for number in range(count):
-        rng = random.Random(f"{seed}/{number}")
-        change = garbled if number % 2 else mutated
-        data = change(rng.choice(seeds), rng.choice(seeds), rng)
-        try:
-            graph = read(data)
-            assert ArchGraph.from_json(graph.to_json()) == graph
-            fine += 1
-        except ArchGaugeError:
-            continue
-        except BaseException as error:
-            error.add_note(f"mutation {seed}/{number}")
-            raise
-    return fine
-
-
-def test_mutated_files() -> None:
-    assert 50 < fuzz(1000, seed=1) < 950
-
-
-@pytest.mark.slow
-def test_many_mutated_files() -> None:
-    count = int(os.environ.get("ARCHGAUGE_FUZZ", "5000"))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert fuzz(count, seed=2) > count // 20
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # KiB
+    assert count // 20 < int(outcomes["read"]) < count * 19 // 20

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .datasets.benchmark import Benchmark, leave_space_out
     from .datasets.registry import BenchmarkRecord, list_benchmarks, load_benchmark
+    from .encoders.difference import Difference, diff
+    from .encoders.doctor import doctor
     from .encoders.errors import (
         ArchGaugeError,
         CheckpointError,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
         ReadError,
         UnreadableFileError,
     )
+    from .encoders.explanation import Explanation, explain
     from .encoders.graph import ArchGraph, Node
     from .encoders.onnx_reader import Limits
     from .encoders.reading import read
@@ -36,6 +39,9 @@ __version__ = version("archgauge")
 _HOMES = {
     "datasets.benchmark": ("Benchmark", "leave_space_out"),
     "datasets.registry": ("BenchmarkRecord", "list_benchmarks", "load_benchmark"),
+    "encoders.difference": ("Difference", "diff"),
+    "encoders.doctor": ("doctor",),
+    "encoders.explanation": ("Explanation", "explain"),
     "encoders.errors": (
         "ArchGaugeError",
         "CheckpointError",
@@ -67,8 +73,10 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "Difference",
     "DownloadError",
     "Evaluation",
+    "Explanation",
     "GraphError",
     "LimitError",
     "Limits",
@@ -81,6 +89,9 @@ __all__ = [
     "Score",
     "UnreadableFileError",
     "__version__",
+    "diff",
+    "doctor",
+    "explain",
     "leave_space_out",
     "list_benchmarks",
     "load_benchmark",
