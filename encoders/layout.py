@@ -36,17 +36,19 @@ def group_norm(draft: Draft, source: int, shape: Shape) -> int | None:
         return None
     before = draft.nodes[norm.inputs[0]]
     groups = norm.shape[1]
-    if before.op != "Reshape" or draft.shape(before.inputs[0]) != shape or not groups or shape[1] % groups:
+    if before.op != "Reshape" or draft.shape(before.inputs[0])[:2] != shape[:2] or not groups or shape[1] % groups:
         return None
     op = "InstanceNormalization" if groups == shape[1] else "GroupNormalization"
-    return draft.add(op, before.inputs, shape, () if groups == shape[1] else (("num_groups", groups),))
+    inner = reshape(draft, before.inputs[0], shape)
+    return draft.add(op, (inner,), shape, () if groups == shape[1] else (("num_groups", groups),))
 
 
 def transpose(draft: Draft, source: int, perm: tuple[int, ...]) -> int:
     """`source` with its axes in another order.
 
     Transposes in a row are one, axes of size 1 stay where they are (a reshape behind puts them in place), and a reshape
-    before that only merges or splits axes which stay together comes behind.
+    before that only merges or splits axes which stay together comes behind; a transpose before one that splits axes is
+    taken in.
     """
     shape = draft.shape(source)
     result = tuple([shape[p] for p in perm])
@@ -59,9 +61,15 @@ def transpose(draft: Draft, source: int, perm: tuple[int, ...]) -> int:
             earlier: tuple[int, ...] = before.attribute("perm")
             wanted = [earlier[p] for p in wanted]
         elif before.op == "Reshape":
-            places = _places(_groups(draft.shape(before.inputs[0]), before.shape), wanted)
+            groups = _groups(draft.shape(before.inputs[0]), before.shape)
+            places = _places(groups, wanted)
             if places is None:
-                break
+                split = _split_before(draft, before, groups)
+                if split is None:
+                    break
+                source = split[0]
+                wanted = [split[1][p] for p in wanted]
+                continue
             wanted = places
         else:
             break
@@ -72,6 +80,29 @@ def transpose(draft: Draft, source: int, perm: tuple[int, ...]) -> int:
     order = iter(wanted)
     full = tuple([axis if n == 1 else next(order) for axis, n in enumerate(shape)])
     return reshape(draft, draft.add("Transpose", (source,), tuple([shape[p] for p in full]), (("perm", full),)), result)
+
+
+def _split_before(draft: Draft, layout: DraftNode, groups: _Groups | None) -> tuple[int, dict[int, int]] | None:
+    """A transpose and then a reshape that only splits axes, as the split alone.
+
+    Returns:
+        The split signal, and for each axis (of more than one element) of the result which of its axes that is.
+    """
+    before = draft.nodes[layout.inputs[0]]
+    if before.op != "Transpose" or groups is None or any(len(below) > 1 for below, _ in groups):
+        return None
+    above_of = {below[0]: above for below, above in groups}
+    perm: tuple[int, ...] = before.attribute("perm")
+    sizes: list[int] = []
+    found: dict[int, int] = {}
+    for axis in range(len(perm)):
+        above = above_of.get(perm.index(axis), ())
+        for part in above:
+            found[part] = len(sizes)
+            sizes.append(layout.shape[part])
+        if not above:
+            sizes.append(1)
+    return reshape(draft, before.inputs[0], tuple(sizes)), found
 
 
 _Groups = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]

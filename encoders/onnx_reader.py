@@ -421,7 +421,10 @@ class _Reader:
     # --- constants ---
 
     def _constant(self, tensor: onnx.TensorProto, node_output: str = "") -> Constant:
-        """A stored tensor: shape, source if it counts as learned, value if small and inline."""
+        """A stored tensor: shape, source if it counts as learned, value if small and inline.
+
+        Zeros inside a Constant operator are the exporter's, for a bias that the layer does not have, and not learned.
+        """
         shape, name = tuple(tensor.dims), node_output or tensor.name
         size = prod(shape)
         if size > self.limits.elements or (shape and min(shape) < 0):
@@ -433,6 +436,8 @@ class _Reader:
         value = _stored_value(tensor, name, size)
         if size == 1 and value is not None:
             size = 0
+        if node_output and value is not None and not value.any():
+            learned = False
         return Constant(shape, value, ((name, size),) if learned else ())
 
     def _constant_node(self, node: onnx.NodeProto) -> Constant:

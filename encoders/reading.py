@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import onnx_reader
-from .errors import ReadError
+from .errors import ReadError, UnreadableFileError
 from .graph import ArchGraph
 from .model_names import build, is_name
 from .onnx_reader import Limits
-from .text import is_description, parse
+from .text import is_description, parse, read_file
 from .trace import Trace
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def read(
     Args:
         source: Path of an ONNX file, its bytes, a loaded `onnx.ModelProto`, a `torch.nn.Module` (needs the extra
             `torch-export`), the name of a model such as `"timm:resnet50"` or `"transformers:gpt2"` (needs the extra
-            `names`; see `model_names`), or an `ArchGraph`, which comes back as it is. Neither weights nor external
-            data files are needed, and nothing is downloaded. A `pathlib.Path` always is a file.
+            `names`; see `model_names`), a text that `describe` wrote or the path of a file with one, or an `ArchGraph`,
+            which comes back as it is. Neither weights nor external data files are needed, and nothing is downloaded.
+            A `pathlib.Path` always is a file.
         input_shapes: Shapes of the inputs, batch included. ONNX: only where dimensions other than the batch are
             dynamic, by input name: `{"x": (1, 3, 224, 224)}`. Modules: always, e.g. `(1, 3, 224, 224)`, or by argument
             name. Names: only if the usual shapes will not do, as for modules.
@@ -60,6 +62,10 @@ def read(
         return _read_name(source, input_shapes, dtypes, trace)
     if isinstance(source, str) and is_description(source):
         return parse(source, limits)
+    if isinstance(source, str | os.PathLike):
+        described = _read_description(source, limits)
+        if described is not None:
+            return described
     if is_module(source):
         if any(base.__module__.partition(".")[0] == "keras" for base in type(source).__mro__):
             raise ReadError(
@@ -75,6 +81,13 @@ def read(
     if input_shapes is not None and not isinstance(input_shapes, Mapping):
         raise ReadError(f"input_shapes of an ONNX model must map input names to shapes, got {input_shapes!r}")
     return onnx_reader.read(source, input_shapes=input_shapes, limits=limits, trace=trace)  # type: ignore[arg-type]
+
+
+def _read_description(path: str | os.PathLike[str], limits: Limits) -> ArchGraph | None:
+    try:
+        return read_file(path, limits)
+    except UnreadableFileError:
+        return None  # the ONNX reader says what is wrong with it
 
 
 def _read_name(

@@ -345,6 +345,46 @@ def _arranged(draft: Draft, operand: Operand, perm: Sequence[int], shape: Shape)
     return draft.derived(operand, f"{perm}{shape}", lambda c: Constant(shape, None, c.sources, c.dead))
 
 
+@rule("Attention")
+def _attention(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
+    """One operator since opset 23: heads apart, grouped keys and values repeated, scale dropped."""
+    signals = raw.operands[:3]
+    if not all(isinstance(operand, int) for operand in signals) or len(raw.shapes) > 1 or len(raw.operands) > 4:
+        return keep(draft, raw)
+    heads = [raw.attributes.get(name, 0) for name in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
+    q, k, v = (_heads(draft, s, count) for s, count in zip(signals, heads, strict=True))  # type: ignore[arg-type]
+    groups = draft.shape(q)[1] // max(1, draft.shape(k)[1])
+    k, v = _repeated(draft, k, groups), _repeated(draft, v, groups)
+    mask = raw.operands[3] if len(raw.operands) > 3 else None
+    stored = isinstance(mask, Constant) and mask.uniform() is None
+    masked = bool(raw.attributes.get("is_causal")) or stored
+    sources = mask.sources if stored and isinstance(mask, Constant) else ()
+    shape = (*draft.shape(q)[:-1], draft.shape(v)[-1])
+    operands = (q, k, v, mask) if isinstance(mask, int) else (q, k, v)
+    found = draft.add("Attention", operands, shape, (("mask", 1),) if masked else (), (), sources)
+    if len(raw.shape) == 3:
+        found = transpose(draft, found, (0, 2, 1, 3))
+    return reshape(draft, found, raw.shape)
+
+
+def _heads(draft: Draft, source: int, count: int) -> int:
+    """Batch, heads, positions, channels of an operand of attention, which may have the heads among the channels."""
+    shape = draft.shape(source)
+    if len(shape) == 4:
+        return source
+    apart = reshape(draft, source, (*shape[:2], count, shape[2] // max(1, count)))
+    return transpose(draft, apart, (0, 2, 1, 3))
+
+
+def _repeated(draft: Draft, source: int, times: int) -> int:
+    """Every head several times in a row."""
+    if times <= 1:
+        return source
+    batch, heads, *rest = draft.shape(source)
+    wide = draft.add("Expand", (reshape(draft, source, (batch, heads, 1, *rest)),), (batch, heads, times, *rest))
+    return reshape(draft, wide, (batch, heads * times, *rest))
+
+
 @rule("LSTM", "GRU", "RNN")
 def _recurrent(draft: Draft, raw: RawOperator) -> list[Operand]:
     matrices = [raw.constant(slot) for slot in (1, 2)]
@@ -458,6 +498,14 @@ def _normalization(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
         if attributes["axis"] == rank - 1:
             del attributes["axis"]
     scale, shift = raw.constant(1), raw.constant(2)
+    if shift is not None and shift.is_number(0):
+        shift = None
+    if raw.op == "InstanceNormalization" and rank == 3 and draft.nodes[source].op == "Reshape":
+        # exporters write a group norm with a scale of ones and a shift of zeros, and its own scale and shift behind
+        ones = None if scale is None else scale.uniform()
+        zeros = None if shift is None else shift.uniform()
+        if ones is not None and ones == 1 and (shift is None or (zeros is not None and zeros == 0)):
+            scale = shift = None
     if shift is not None:
         attributes["bias"] = 1
     weights = () if scale is None else (scale,)
@@ -563,6 +611,11 @@ def _times_here(draft: Draft, left: Operand, right: Operand, shape: Shape) -> in
             number = np.asarray(earlier.weights[0].scalar) * np.asarray(right.scalar)
             return _times_here(draft, earlier.inputs[0], Constant((), number), shape)
         found = idioms.activation(draft, left, right) or idioms.scaled(draft, left, right, shape)
+        if earlier.op == "ReduceSum" and earlier.shape == shape and _is_fixed(right):
+            axes: tuple[int, ...] = earlier.attribute("axes")
+            count = prod(draft.shape(earlier.inputs[0])[axis] for axis in axes)
+            if abs(count * (right.scalar or 0.0) - 1) < 1e-4:  # a sum over n, divided by n
+                return _over(draft, "ReduceMean", earlier.inputs[0], axes)
         return found or draft.add("Mul", (left,), shape, (), (right,))
     if left != right:
         found = idioms.activation(draft, left, right) or _ratio(draft, left, right, shape)

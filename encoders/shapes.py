@@ -179,7 +179,7 @@ _UNCHANGED = (
     "BatchNormalization LayerNormalization GroupNormalization InstanceNormalization RMSNormalization LRN Identity "
     "Dropout Cast Relu LeakyRelu Elu Selu Celu Gelu HardSwish HardSigmoid Sigmoid Tanh Softplus Mish Erf Clip "
     "Softmax LogSoftmax Sqrt Exp Neg Abs Reciprocal Swish QuantizeLinear DequantizeLinear Sin Cos Log Floor Ceil Round "
-    "CastLike Sign Not IsNaN Trilu PRelu ThresholdedRelu Softsign Erfc"
+    "CastLike Sign Not IsNaN Trilu PRelu ThresholdedRelu Softsign Erfc ScatterND ScatterElements"
 )
 UNCHANGED = frozenset(_UNCHANGED.split())
 """Operators whose (first) output has the shape of their first operand."""
@@ -276,13 +276,15 @@ def _sliced(operands: Known, attributes: Mapping[str, Any], _count: int) -> list
     named = len(operands) > 3 or "axes" in attributes
     axes = _ints(operands, 3, attributes, "axes") if named else tuple(range(len(starts)))
     steps = _ints(operands, 4, attributes, "steps") if len(operands) > 4 else None
-    if axes is None or len(axes) != len(starts) or (len(operands) > 4 and (steps is None or set(steps) != {1})):
+    if steps is None and len(operands) <= 4:
+        steps = (1,) * len(starts)
+    if axes is None or steps is None or not len(axes) == len(starts) == len(steps) or min(steps) < 1:
         return None
     if any(not -len(x) <= axis < len(x) for axis in axes):
         return None
     sizes = list(x)
-    for axis, start, end in zip(axes, starts, ends, strict=True):
-        sizes[axis] = len(range(x[axis])[start:end])
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        sizes[axis] = len(range(x[axis])[start:end:step])
     return [tuple(sizes)]
 
 

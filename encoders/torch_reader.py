@@ -63,8 +63,10 @@ def read_module(
     return read(export(module, input_shapes, dtypes=dtypes), trace=trace)
 
 
-def export(module: torch.nn.Module, input_shapes: InputShapes, *, dtypes: DTypes | None = None) -> onnx.ModelProto:
-    """A weightless ONNX model (opset 20) of a torch module in inference mode.
+def export(
+    module: torch.nn.Module, input_shapes: InputShapes, *, dtypes: DTypes | None = None, opset: int = OPSET
+) -> onnx.ModelProto:
+    """A weightless ONNX model of a torch module in inference mode.
 
     Three roads are tried in turn: `torch.export` on the meta device; the same with placeholder weights on the CPU;
     the older tracing exporter of torch. A placeholder takes the memory of one number, whatever its shape.
@@ -76,6 +78,7 @@ def export(module: torch.nn.Module, input_shapes: InputShapes, *, dtypes: DTypes
         dtypes: Element types of the inputs by their torch names ("float32", "int64", ...), in the form of
             `input_shapes`; one text stands for all. Default: int64 for arguments named `..._ids`, else the type of the
             module's first floating-point parameter.
+        opset: Version of the standard operator set to write.
 
     Returns:
         The model. Initialisers keep name, type and shape, their data is external and absent; small constants stay
@@ -93,7 +96,7 @@ def export(module: torch.nn.Module, input_shapes: InputShapes, *, dtypes: DTypes
     name = type(module).__name__
     inputs = _input_specs(module, input_shapes, dtypes, name)
     failures: list[str] = []
-    for road, run in roads(module, inputs):
+    for road, run in roads(module, inputs, opset):
         try:
             with _quiet(), torch.no_grad():
                 return _weightless(run(), module)
@@ -111,12 +114,14 @@ def export(module: torch.nn.Module, input_shapes: InputShapes, *, dtypes: DTypes
     )
 
 
-def roads(module: torch.nn.Module, inputs: Sequence[_Spec]) -> tuple[tuple[str, Callable[[], ir.Model]], ...]:
+def roads(
+    module: torch.nn.Module, inputs: Sequence[_Spec], opset: int = OPSET
+) -> tuple[tuple[str, Callable[[], ir.Model]], ...]:
     """The ways to export a module, in the order in which they are tried: what it is called, and what does it."""
     return (
-        ("torch.export on the meta device", lambda: _export_dynamo(module, inputs, "meta")),
-        ("torch.export with placeholder weights", lambda: _export_dynamo(module, inputs, "cpu")),
-        ("the tracing exporter", lambda: _export_traced(module, inputs)),
+        ("torch.export on the meta device", lambda: _export_dynamo(module, inputs, "meta", opset)),
+        ("torch.export with placeholder weights", lambda: _export_dynamo(module, inputs, "cpu", opset)),
+        ("the tracing exporter", lambda: _export_traced(module, inputs, opset)),
     )
 
 
@@ -230,12 +235,12 @@ def _examples(inputs: Sequence[_Spec], device: str) -> tuple[tuple[Any, ...], di
     return tuple(value for name, value in made if name is None), {name: value for name, value in made if name}
 
 
-def _export_dynamo(module: torch.nn.Module, inputs: Sequence[_Spec], device: str) -> ir.Model:
+def _export_dynamo(module: torch.nn.Module, inputs: Sequence[_Spec], device: str, opset: int) -> ir.Model:
     import torch
 
     args, kwargs = _examples(inputs, device)
     program = torch.export.export(_twin(module, device), args, kwargs, strict=False)
-    exported: Any = torch.onnx.export(program, (), dynamo=True, optimize=False, opset_version=OPSET, verbose=False)
+    exported: Any = torch.onnx.export(program, (), dynamo=True, optimize=False, opset_version=opset, verbose=False)
     model: ir.Model = exported.model
     for node in model.graph.all_nodes():
         if any(not value.shape.is_static() for value in node.outputs if value.shape is not None):
@@ -243,7 +248,7 @@ def _export_dynamo(module: torch.nn.Module, inputs: Sequence[_Spec], device: str
     return model
 
 
-def _export_traced(module: torch.nn.Module, inputs: Sequence[_Spec]) -> ir.Model:
+def _export_traced(module: torch.nn.Module, inputs: Sequence[_Spec], opset: int) -> ir.Model:
     import onnx
     import onnx_ir as ir
     import torch
@@ -260,7 +265,7 @@ def _export_traced(module: torch.nn.Module, inputs: Sequence[_Spec]) -> ir.Model
             export_params=False,  # parameters become graph inputs, no weight is written
             do_constant_folding=False,  # it would replace parameters by nameless products of theirs
             training=torch.onnx.TrainingMode.PRESERVE,  # EVAL would fold batch norm into convolutions
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=[name or f"input_{position}" for position, (name, _, _) in enumerate(inputs)],
             verbose=False,
         )

@@ -1,4 +1,4 @@
-"""The command line: `archgauge read | diff | doctor | score | rank | train | finetune | evaluate | benchmarks`.
+"""Commands: `archgauge read | describe | diff | doctor | score | rank | train | finetune | evaluate | benchmarks`.
 
 Results go to standard output (a table for people, JSON with `--json`), progress and errors to standard error. Exit code
 0: all done; 1: an error, or some networks could not be scored; 2: the command was called wrongly. `diff` ends with 0 if
@@ -122,6 +122,25 @@ def read(files: Files, input_shape: Shapes = None, as_json: Json = False) -> Non
             _print_table(names, [[_cell(name, row[name]) for name in names] for row in good])
         _print_errors([row["error"] for row in rows if "error" in row])
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+@_guarded
+def describe(
+    file: Annotated[
+        str, typer.Argument(help="An ONNX file, a name like timm:resnet18, or a description.", show_default=False)
+    ],
+    level: Annotated[
+        Literal["compact", "full", "summary"],
+        typer.Option(help="compact: what repeats is written once; full: a line for each operator; summary: few lines."),
+    ] = "compact",
+    input_shape: Shapes = None,
+) -> None:
+    """Writes a network as text, which other commands read as they read an ONNX file (but for a summary)."""
+    from ..encoders.reading import read as read_network
+    from ..encoders.text import describe as text_of
+
+    typer.echo(text_of(read_network(file, input_shapes=_shapes(input_shape)), level), nl=False)
 
 
 @app.command()

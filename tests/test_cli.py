@@ -30,7 +30,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_explains_itself() -> None:
-    for command in ("read", "diff", "doctor", "score", "rank", "train", "finetune", "evaluate", "benchmarks"):
+    for command in (
+        "read",
+        "describe",
+        "diff",
+        "doctor",
+        "score",
+        "rank",
+        "train",
+        "finetune",
+        "evaluate",
+        "benchmarks",
+    ):
         result = runner.invoke(app, [command, "--help"])
         assert result.exit_code == 0
         assert len(result.output) > 200
@@ -43,6 +54,27 @@ def test_read_prints_sizes(models: Path) -> None:
     assert row["params"] == 60_965_224
     assert row["macs"] == 654_560_384
     assert row["unknown_ops"] == []
+
+
+def test_describe_writes_text_that_other_commands_read(tmp_path: Path) -> None:
+    resnet = str(next(file for file in LIGHT if "resnet50" in file.name))
+    text = runner.invoke(app, ["describe", resnet])
+    assert text.exit_code == 0
+    assert text.stdout.startswith("archgauge 1")
+    full = runner.invoke(app, ["describe", resnet, "--level", "full"]).stdout
+    file = tmp_path / "network.txt"
+    for said in (text.stdout, full):
+        file.write_text(said, encoding="utf-8")
+        assert runner.invoke(app, ["diff", resnet, str(file)]).exit_code == 0
+        assert runner.invoke(app, ["describe", str(file)]).stdout == text.stdout
+    summary = runner.invoke(app, ["describe", str(file), "--level", "summary"]).stdout
+    assert summary.startswith("archgauge summary: input 1x3x224x224")
+    assert len(text.stdout) < len(full)
+    file.write_text("archgauge 1\nInput 1x4 Conv 3")
+    refused = runner.invoke(app, ["describe", str(file)])
+    assert refused.exit_code == 1
+    assert "line 2" in refused.stderr
+    assert runner.invoke(app, ["describe", str(file), "--level", "chain"]).exit_code == 2
 
 
 def test_diff_of_equal_networks_exits_with_0(models: Path) -> None:

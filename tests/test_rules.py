@@ -360,6 +360,13 @@ def test_recurrent_cells(op: str, gates: int) -> None:
     assert last.nodes[-1].attributes == (("index", 1),)
 
 
+def test_a_sum_over_n_divided_by_n_is_a_mean() -> None:
+    axes = "a = Constant<value_ints=[2,3]>() "
+    mean = graph(axes + "y = ReduceMean(x, a)")
+    assert graph(axes + "s = ReduceSum(x, a) y = Div(s, {64})") == mean
+    assert graph(axes + "s = ReduceSum(x, a) y = Mul(s, {0.5})") != mean
+
+
 def test_embedding_tied_to_the_output_is_counted_once() -> None:
     body = "e = Gather(w, i) t = Transpose<perm=[1,0]>(w) y = MatMul(e, t)"
     found = graph(body, inputs="int64[N,6] i")
@@ -445,6 +452,45 @@ def test_attention(body: str) -> None:
     assert ops(found) == ["Attention"]
     assert found == graph(ATTENTION[0], inputs=QKV, opset=23)
     assert found.macs == 2 * 2 * 6 * 6 * 4
+
+
+HEADS_IN_CHANNELS = "float[N,6,8] q, float[N,6,8] k0, float[N,6,8] v"
+HEADS_APART = (
+    "e = Reshape(q, [1, 6, 2, 4]) f = Reshape(k0, [1, 6, 2, 4]) g = Reshape(v, [1, 6, 2, 4]) "
+    "h = Transpose<perm=[0,2,1,3]>(e) i = Transpose<perm=[0,2,3,1]>(f) j = Transpose<perm=[0,2,1,3]>(g) "
+    "l = MatMul(h, i) s = Softmax(l) o = MatMul(s, j) t = Transpose<perm=[0,2,1,3]>(o) y = Reshape(t, [1, 6, 8])"
+)
+
+
+def test_attention_as_one_operator() -> None:
+    assert graph("y = Attention(q, k0, v)", inputs=QKV, opset=23) == graph(ATTENTION[0], inputs=QKV, opset=23)
+    flat = graph("y = Attention<q_num_heads=2, kv_num_heads=2>(q, k0, v)", inputs=HEADS_IN_CHANNELS, opset=23)
+    assert flat == graph(HEADS_APART, inputs=HEADS_IN_CHANNELS, opset=23)
+    causal = graph("y = Attention<is_causal=1>(q, k0, v)", inputs=QKV, opset=23)
+    head = "t = Transpose<perm=[0,1,3,2]>(k0) l = MatMul(q, t) "
+    assert causal == graph(head + "a = Add(l, p) s = Softmax(a) y = MatMul(s, v)", inputs=QKV, weights={"p": (6, 6)})
+
+
+def test_grouped_keys_and_values_are_repeated() -> None:
+    inputs = "float[N,4,6,8] q, float[N,2,6,8] k0, float[N,2,6,8] v"
+    spread = (
+        "a{0} = Reshape({1}, [1, 2, 1, 6, 8]) b{0} = Expand(a{0}, [1, 2, 2, 6, 8]) c{0} = Reshape(b{0}, [1, 4, 6, 8]) "
+    )
+    spelled = "".join(spread.replace("{0}", n).replace("{1}", s) for n, s in (("0", "k0"), ("1", "v")))
+    spelled += "t = Transpose<perm=[0,1,3,2]>(c0) l = MatMul(q, t) s = Softmax(l) y = MatMul(s, c1)"
+    assert graph("y = Attention(q, k0, v)", inputs=inputs, opset=23) == graph(spelled, inputs=inputs, opset=23)
+
+
+def test_group_norm_behind_a_transpose() -> None:
+    inputs = "float[N,8,2,3,2] x"
+    body = (
+        "t = Transpose<perm=[0,1,2,4,3]>(x) r = Reshape(t, [1, 1, 96]) i = InstanceNormalization(r, one, zero) "
+        "b = Reshape(i, [1, 8, 4, 3]) y = Relu(b)"
+    )
+    made = model(body, inputs=inputs)
+    for name, value in (("one", 1.0), ("zero", 0.0)):
+        made.graph.initializer.append(numpy_helper.from_array(np.full(1, value, np.float32), name))
+    assert ops(read(made)) == ["Transpose", "Reshape", "GroupNormalization", "Relu"]
 
 
 def test_masks_of_attention() -> None:
@@ -688,3 +734,137 @@ def test_stored_tensors_count_once_however_often_they_are_used() -> None:
     assert [node.tied for node in found.nodes] == [-1, -1, -1, 1]
     twice = graph("a = Conv<pads=[1,1,1,1]>(x, k) b = Conv<pads=[1,1,1,1]>(x, k) r = Relu(a) y = Add(r, b)")
     assert Counter(ops(twice))["Conv"] == 1
+
+
+# --- what quantisers, simplifiers and other frameworks write ---------------------------------------------------------
+
+QUANTISED = "z = Constant<value_float=0.1>() o = Constant<value_int=0>() u = Cast<to=2>(o) i = Cast<to=3>(o) "
+
+
+def test_quantised_signals_are_the_signals() -> None:
+    plain = graph("c = Conv(x, k) y = Relu(c)")
+    around = "q = QuantizeLinear(x, z, i) d = DequantizeLinear(q, z, i) c = Conv(d, k) r = Relu(c) "
+    assert graph(QUANTISED + around + "p = QuantizeLinear(r, z, u) y = DequantizeLinear(p, z, u)") == plain
+
+
+def test_a_relu_that_a_quantiser_took_in_comes_back() -> None:
+    clipped = QUANTISED + "c = Conv(x, k) q = QuantizeLinear(c, z, u) y = DequantizeLinear(q, z, u)"
+    assert graph(clipped) == graph("c = Conv(x, k) y = Relu(c)")
+    signed = QUANTISED + "c = Conv(x, k) q = QuantizeLinear(c, z, i) y = DequantizeLinear(q, z, i)"
+    assert graph(signed) == graph("y = Conv(x, k)")
+
+
+def test_weights_stored_as_integers_count() -> None:
+    body = QUANTISED + "w = DequantizeLinear(weight, z, i) y = Conv(x, w)"
+    quantised = model(body, weights={"weight": (8, 4, 3, 3)})
+    quantised.graph.initializer[-1].data_type = TensorProto.INT8
+    assert read(quantised) == graph("y = Conv(x, weight)", weights={"weight": (8, 4, 3, 3)})
+    assert read(quantised).params == 8 * 4 * 9
+
+
+@pytest.mark.parametrize(
+    ("body", "plain"),
+    [
+        ("y = QLinearConv(x, z, u, weight, z, u, z, u)", "y = Conv(x, weight)"),
+        ("y = ConvInteger(x, weight, u, u)", "y = Conv(x, weight)"),
+        ("y = QLinearMatMul(x, z, u, matrix, z, u, z, u)", "y = MatMul(x, matrix)"),
+        ("y = MatMulInteger(x, matrix, u, u)", "y = MatMul(x, matrix)"),
+    ],
+)
+def test_quantised_layers(body: str, plain: str) -> None:
+    weights = {"weight": (8, 4, 3, 3), "matrix": (8, 6)}
+    used = {name: shape for name, shape in weights.items() if name in body}
+    quantised = model(QUANTISED + body, weights=used)
+    quantised.graph.initializer[-1].data_type = TensorProto.INT8
+    assert read(quantised) == graph(plain, weights=used)
+    assert read(quantised).params == graph(plain, weights=used).params
+
+
+@pytest.mark.parametrize(
+    ("body", "plain"),
+    [
+        (
+            "h = Constant<value_int=2>() s = SplitToSequence<axis=1>(x, h) i = Constant<value_int=1>() "
+            "y = SequenceAt(s, i)",
+            "y = Slice(x, [2], [4], [1])",
+        ),
+        (
+            "h = Constant<value_ints=[1,3]>() s = SplitToSequence<axis=1>(x, h) i = Constant<value_int=-1>() "
+            "y = SequenceAt(s, i)",
+            "y = Slice(x, [1], [4], [1])",
+        ),
+        ("r = Relu(x) s = SequenceConstruct(x, r) i = Constant<value_int=1>() y = SequenceAt(s, i)", "y = Relu(x)"),
+        (
+            "r = Relu(x) s = SequenceConstruct(x, r) y = ConcatFromSequence<axis=1>(s)",
+            "r = Relu(x) y = Concat<axis=1>(x, r)",
+        ),
+        (
+            "r = Relu(x) s = SequenceConstruct(x, r) y = ConcatFromSequence<axis=1, new_axis=1>(s)",
+            "u = Unsqueeze(x, [1]) r = Relu(x) v = Unsqueeze(r, [1]) y = Concat<axis=1>(u, v)",
+        ),
+    ],
+)
+def test_sequences_whose_members_are_known(body: str, plain: str) -> None:
+    assert graph(body) == graph(plain)
+
+
+def test_gelu_without_its_half_and_by_the_complement() -> None:
+    gelu = graph("y = Gelu(x)")
+    assert graph("d = Div(x, {1.4142135}) e = Erf(d) a = Add(e, {1}) y = Mul(x, a)") == gelu
+    assert graph("n = Neg(x) d = Mul(n, {0.70710678}) e = Erfc(d) h = Mul(x, {0.5}) y = Mul(h, e)") == gelu
+    product = "p = Relu(x) q = Mul(p, x) d = Div(q, {1.4142135}) e = Erf(d) a = Add(e, {1}) "
+    assert graph(product + "m = Mul(q, a) y = Mul(m, {0.5})") == graph("p = Relu(x) q = Mul(p, x) y = Gelu(q)")
+
+
+MOMENTS = "a = Constant<value_ints=[2]>() m = ReduceMean(x, a) "
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        MOMENTS + "c = Sub(x, m) q = Mul(c, c) v = ReduceMean(q, a) w = Add(v, {1e-3}) s = Sqrt(w) r = Reciprocal(s) "
+        "f = Mul(r, d) l = Mul(x, f) n = Neg(m) t = Mul(n, f) y = Add(l, t)",
+        MOMENTS + "q = Mul(x, x) e = ReduceMean(q, a) k2 = Mul(m, m) v = Sub(e, k2) z = Constant<value_float=0.0>() "
+        "p = Max(v, z) w = Add(p, {1e-3}) s = Sqrt(w) c = Sub(x, m) n = Div(c, s) y = Mul(n, d)",
+    ],
+)
+def test_layer_norm_by_moments(body: str) -> None:
+    tokens = "float[N,6,8] x"
+    weights = {"d": (8,)}
+    assert ops(graph(body, inputs=tokens, weights=weights)) == ["LayerNormalization"]
+    assert graph(body, inputs=tokens, weights=weights) == graph(
+        "y = LayerNormalization(x, d)", inputs=tokens, weights=weights
+    )
+
+
+def test_fixed_numbers_before_layers_are_the_weights() -> None:
+    assert graph("s = Mul(x, {0.5}) t = Mul(s, {3}) y = Conv(t, k)") == graph("y = Conv(x, k)")
+    assert graph("s = Mul(x, {0.5}) t = Mul(s, {2}) y = Sigmoid(t)") == graph("y = Sigmoid(x)")
+    assert graph("s = Mul(x, {0.5}) y = Sigmoid(s)") != graph("y = Sigmoid(x)")
+
+
+def test_a_mask_of_one_number_masks_nothing() -> None:
+    tokens = "float[N,6,8] x"
+    scores = "t = Transpose<perm=[0,2,1]>(x) p = MatMul(x, t) "
+    plain = graph(scores + "s = Softmax(p) y = MatMul(s, x)", inputs=tokens)
+    uniform = scores + "n = Constant<value_ints=[6,6]>() m = ConstantOfShape(n) q = Add(p, m) s = Softmax(q) "
+    assert graph(uniform + "y = MatMul(s, x)", inputs=tokens) == plain
+    wide = scores + "n = Constant<value_ints=[1,96,96]>() z = Constant<value_float=-5.0>() m = Expand(z, n) "
+    wide += "q = Add(p, m) s = Softmax(q) y = MatMul(s, x)"
+    large = "float[N,96,8] x"
+    assert graph(wide, inputs=large) == graph(scores + "s = Softmax(p) y = MatMul(s, x)", inputs=large)
+    stored = graph(scores + "q = Add(p, mask) s = Softmax(q) y = MatMul(s, x)", inputs=tokens, weights={"mask": (6, 6)})
+    assert stored != plain
+
+
+def test_a_signal_written_over_another_is_that_signal() -> None:
+    body = "r = Relu(x) i = Constant<value_ints=[0,1,2,3]>() j = Unsqueeze(i, [1]) "
+    turned = "t = Transpose<perm=[1,0,2,3]>(x) u = Transpose<perm=[1,0,2,3]>(r) "
+    assert graph(body + turned + "y = ScatterND(t, j, u)") == graph("r = Relu(x) y = Transpose<perm=[1,0,2,3]>(r)")
+
+
+def test_shapes_behind_an_unknown_operator_are_taken_as_stated() -> None:
+    found = graph("h = acme.Halve(x) s = Constant<value_ints=[1,4,32]>() y = Reshape(h, s)")
+    assert found.unknown_ops == ("acme::Halve",)
+    assert 0 < found.unknown_share < 1
+    assert found.nodes[found.outputs[0]].shape == (1, 4, 32)

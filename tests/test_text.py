@@ -14,6 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import archgauge
 from archgauge.datasets import (
     accel_nasbench,
     channel_bench_macro,
@@ -276,7 +277,7 @@ def test_people_may_write_statements_in_any_order() -> None:
 
 
 def test_names_mean_the_latest_statement_that_carries_them() -> None:
-    graph = parse("archgauge 1\na: Input 1x4\nrepeat 2 { a: Relu a }\nConcat a a^2 a^3 ^3")
+    graph = parse("archgauge 1\na: Input 1x4\nrepeat 2 { a: Relu a }\nConcat a ^2 ^3 ^3")
     concat = graph.nodes[-1]
     assert concat.inputs == (2, 1, 0, 0)
     assert concat.shape == (1, 16)
@@ -325,6 +326,8 @@ def test_unknown_operators_and_strings() -> None:
         ("archgauge 1\nInput 1x4\nRelu ^9", 3, "among the 1 statements"),
         ("archgauge 1\nInput", 2, "the shape of the output of Input"),
         ("archgauge 1\nInput 1x4\nLinear 4 5", 3, "only once"),
+        ("archgauge 1\nInput 1x4\nSoftmax axis=1 axis=1", 3, "only once"),
+        ("archgauge 1\nInput 1x4\nRelu dw", 3, "only where the operator has one"),
         ("archgauge 1\nInput 1x4\nRelu 5", 3, "only where the operator has one"),
         ("archgauge 1\nInput 1x4\nrepeat 0 { Relu }", 3, "1 or more"),
         ("archgauge 1\nInput 1x4\nrepeat 3 { }", 3, "statements in the braces"),
@@ -354,7 +357,11 @@ def test_errors_name_line_and_what_was_expected(text: str, line: int, message: s
         "a: Input 1x4 repeat 9999 { Concat " + "a " * 1000 + "}",
         "Input 1x99999999999999x9999999",
         "a: Input 1x4 repeat 1900 { Add prev a a }",
-        "Input " + "1 " * 40_000,
+        "Input a=(" + "1 " * 40_000,
+        "Input 1x4 " + "Relu " * 3000,
+        "a: Input 1x4 repeat 900 { Add " + "a " * 1000 + "a: Relu }",
+        'Input 1x4 repeat 1900 { Relu body="' + "x" * 100_000 + '" }',
+        "Input " + "1x" * 1000 + "1 repeat 1900 { Transpose }",
     ],
 )
 def test_text_that_stands_for_too_much_is_refused(body: str) -> None:
@@ -364,6 +371,17 @@ def test_text_that_stands_for_too_much_is_refused(body: str) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100 << 20
+
+
+@pytest.mark.parametrize("body", ["Input 1" + "x1" * 500_000, "Relu k1" + "x1" * 500_000, "a" + "::b" * 500_000])
+def test_endless_words_take_little_memory(body: str) -> None:
+    text = "archgauge 1\n" + body
+    tracemalloc.start()
+    with pytest.raises(ReadError, match="expected"):
+        parse(text)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 << 20
 
 
 @pytest.mark.parametrize("opening", ["repeat 2 { ", "Relu a=" + "(" * 1000, "block B1 { " * 3, '"\n', "{", "(" * 1000])
@@ -459,6 +477,32 @@ def test_files_with_descriptions(tmp_path: Path) -> None:
     path.write_text(describe(graph))
     with pytest.raises(LimitError, match="more than 100 bytes"):
         read_file(path, Limits(structure_bytes=100))
+
+
+def test_read_takes_files_with_descriptions(tmp_path: Path) -> None:
+    """By what they begin with, not by their names; other files go to the ONNX reader."""
+    graph = network()
+    path = tmp_path / "net.onnx"
+    for start in ("", "\ufeff", "\n  "):
+        path.write_text(start + describe(graph), encoding="utf-8")
+        assert archgauge.read(path) == archgauge.read(str(path)) == graph
+    path.write_text("archgauge 1\nInput 1x4 " + "Relu " * 9)
+    with pytest.raises(LimitError, match="nodes"):
+        archgauge.read(path, limits=Limits(nodes=5))
+    path.write_text("no header\n" + describe(graph))
+    with pytest.raises(ReadError, match="ONNX"):
+        archgauge.read(path)
+    with pytest.raises(UnreadableFileError, match=r"none\.onnx.*No such file"):
+        archgauge.read(tmp_path / "none.onnx")
+    with pytest.raises(UnreadableFileError):
+        archgauge.read(tmp_path)
+    assert archgauge.parse(archgauge.describe(graph)) == graph
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_pipes_are_left_to_the_onnx_reader(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert read_file(tmp_path / "pipe") is None  # opening it would wait for a writer
 
 
 def test_text_is_the_same_in_every_process() -> None:

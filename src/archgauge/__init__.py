@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .encoders.onnx_reader import Limits
     from .encoders.reading import read
     from .encoders.statistics import statistics
+    from .encoders.text import describe, parse
     from .predictor.evaluation import Evaluation
     from .predictor.model import Predictor
     from .predictor.score import Ranked, Score
@@ -59,6 +60,7 @@ _HOMES = {
     "encoders.onnx_reader": ("Limits",),
     "encoders.reading": ("read",),
     "encoders.statistics": ("statistics",),
+    "encoders.text": ("describe", "parse"),
     "predictor.evaluation": ("Evaluation",),
     "predictor.model": ("Predictor",),
     "predictor.score": ("Ranked", "Score"),
@@ -89,12 +91,14 @@ __all__ = [
     "Score",
     "UnreadableFileError",
     "__version__",
+    "describe",
     "diff",
     "doctor",
     "explain",
     "leave_space_out",
     "list_benchmarks",
     "load_benchmark",
+    "parse",
     "read",
     "statistics",
 ]
