@@ -23,6 +23,7 @@ from .model_names import is_name
 from .onnx_file import structure
 from .operators import Kind, kind_of
 from .reading import Shapes, read
+from .text import is_description, read_file
 
 
 class Aspect(NamedTuple):
@@ -194,8 +195,8 @@ def read_pair(a: str, b: str, input_shapes: Shapes | None = None) -> tuple[ArchG
 
 
 def _inputs_of(source: str) -> list[str] | None:
-    """Names of the inputs of an ONNX file; None for the name of a model."""
-    if is_name(source):
+    """Names of the inputs of an ONNX file; None for the name of a model and for a text description."""
+    if is_name(source) or is_description(source) or read_file(source) is not None:
         return None
     graph = structure(source).graph
     stored = {tensor.name for tensor in graph.initializer}

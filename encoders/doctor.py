@@ -1,4 +1,4 @@
-"""What stands in the way of reading a network: `examine` looks a file or a torch module over and says what to do."""
+"""What stands in the way of reading a network: `doctor` looks a file or a torch module over and says what to do."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from .model_names import build, is_name
 from .onnx_file import CONTROL, structure
 from .operators import Kind, kind_of
 from .reading import Shapes, is_module, read
+from .text import is_description, parse, read_file
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +59,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What `examine` found.
+    """What `doctor` found.
 
     Attributes:
         source: What was looked over: a path, a name, or the class of a module.
@@ -102,7 +103,7 @@ class Report:
         }
 
 
-def examine(source: Source, input_shapes: Shapes | None = None, dtypes: DTypes | None = None) -> Report:
+def doctor(source: Source, input_shapes: Shapes | None = None, dtypes: DTypes | None = None) -> Report:
     """Looks over a network that does not read, or reads in a surprising way.
 
     Args:
@@ -123,6 +124,8 @@ def examine(source: Source, input_shapes: Shapes | None = None, dtypes: DTypes |
         found.result(graph)
     elif isinstance(source, str) and is_name(source):
         graph = _examine_name(found, source, input_shapes, dtypes)
+    elif isinstance(source, str | os.PathLike) and (described := _description(found, source)) is not None:
+        graph = described
     elif isinstance(source, str) and _is_factory(source):
         module = _from_factory(found, source)
         if module is not None:
@@ -134,7 +137,20 @@ def examine(source: Source, input_shapes: Shapes | None = None, dtypes: DTypes |
     return Report(label, graph is not None, tuple(found), graph, perf_counter() - start)
 
 
-doctor = examine
+def _description(found: _Findings, source: str | os.PathLike[str]) -> ArchGraph | None:
+    """The graph of a text description, or of a file that holds one."""
+    try:
+        if isinstance(source, str) and is_description(source):
+            graph: ArchGraph | None = parse(source)
+        else:
+            graph = read_file(source) if Path(source).is_file() else None
+    except ArchGaugeError as error:
+        found.problem("description", str(error))
+        return None
+    if graph is not None:
+        found.ok("format", "a text description of a network")
+        found.result(graph)
+    return graph
 
 
 def _label(source: Any) -> str:

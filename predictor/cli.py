@@ -201,9 +201,9 @@ def doctor(
     Looks a file or a torch module over: what it is, its inputs, what is out of the ordinary, which ways of exporting it
     work, and where the others fail. Exit code 0: it reads; 1: it does not.
     """
-    from ..encoders.doctor import examine
+    from ..encoders.doctor import doctor as find_problems
 
-    report = examine(source, _shapes(input_shape), _dtypes(dtype))
+    report = find_problems(source, _shapes(input_shape), _dtypes(dtype))
     if as_json:
         _print_json(report.to_dict())
     else:

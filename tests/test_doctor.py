@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 
 import archgauge
-from archgauge import read
-from archgauge.encoders.doctor import Finding, Report, _advice, examine
+from archgauge import describe, read
+from archgauge.encoders.doctor import Finding, Report, _advice, doctor
 
 FLOAT = TensorProto.FLOAT
 
@@ -91,7 +91,7 @@ def test_a_sound_model_reads_and_has_no_problems(tmp_path: Path) -> None:
 def test_files_that_are_no_onnx_are_recognised(tmp_path: Path, content: bytes, what: str, advice: str) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(content)
-    report = examine(str(file))
+    report = doctor(str(file))
     (finding,) = report.findings
     assert not report.reads
     assert report.graph is None
@@ -113,7 +113,7 @@ def test_files_that_are_no_onnx_are_recognised(tmp_path: Path, content: bytes, w
     ],
 )
 def test_zip_archives_are_told_apart(tmp_path: Path, names: tuple[str, ...], what: str) -> None:
-    (finding,) = examine(zipped(tmp_path / "model.onnx", *names)).findings
+    (finding,) = doctor(zipped(tmp_path / "model.onnx", *names)).findings
     assert what in finding.what
     assert finding.advice
 
@@ -123,22 +123,22 @@ def test_an_onnx_model_is_never_taken_for_something_else() -> None:
     files = sorted(data.rglob("*.onnx"))[::5]
     assert len(files) > 20
     for file in files:
-        assert told(examine(file), "file").level == "ok"
+        assert told(doctor(file), "file").level == "ok"
 
 
 def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     onnx.save_model(model([CONV], weights=KERNEL), tmp_path / "net.onnx")
-    finding = told(examine(tmp_path / "nett.onnx"), "file")
+    finding = told(doctor(tmp_path / "nett.onnx"), "file")
     assert "does not exist" in finding.what
     assert "net.onnx" in finding.advice
-    assert "net.onnx" in told(examine(tmp_path), "file").advice
-    assert "no folder" in told(examine(tmp_path / "none" / "net.onnx"), "file").advice
+    assert "net.onnx" in told(doctor(tmp_path), "file").advice
+    assert "no folder" in told(doctor(tmp_path / "none" / "net.onnx"), "file").advice
 
 
 def test_half_a_file_may_be_incomplete(tmp_path: Path) -> None:
     whole = model([CONV], weights=KERNEL).SerializeToString()
     (tmp_path / "m.onnx").write_bytes(whole[: len(whole) // 2])
-    assert "incomplete" in told(examine(tmp_path / "m.onnx"), "format").advice
+    assert "incomplete" in told(doctor(tmp_path / "m.onnx"), "format").advice
 
 
 # --- ONNX -----------------------------------------------------------------------------------------------------------
@@ -146,25 +146,25 @@ def test_half_a_file_may_be_incomplete(tmp_path: Path) -> None:
 
 def test_open_sizes_come_with_the_shapes_to_pass() -> None:
     graph = model([CONV], ["n", 3, "h", None], KERNEL)
-    report = examine(graph)
+    report = doctor(graph)
     problem = told(report, "inputs", "problem")
     assert not report.reads
     assert "input_shapes={'x': (1, 3, 224, 224)}" in problem.advice
     assert "--input-shape x:1,3,224,224" in problem.advice
     assert "with the sizes proposed it reads" in told(report, "inputs", "ok").what
-    assert examine(graph, (1, 3, 224, 224)).reads
-    assert examine(graph, [(1, 3, 224, 224)]).reads
-    assert examine(graph, {"x": (1, 3, 224, 224)}).reads
+    assert doctor(graph, (1, 3, 224, 224)).reads
+    assert doctor(graph, [(1, 3, 224, 224)]).reads
+    assert doctor(graph, {"x": (1, 3, 224, 224)}).reads
 
 
 def test_channels_are_proposed_from_the_first_kernel() -> None:
-    report = examine(model([CONV], ["n", "c", "h", "w"], {"w": (4, 5, 3, 3)}))
+    report = doctor(model([CONV], ["n", "c", "h", "w"], {"w": (4, 5, 3, 3)}))
     assert "x:1,5,224,224" in told(report, "inputs", "problem").advice
 
 
 def test_custom_operators_are_counted() -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["z"]), helper.make_node("Zap", ["z"], ["y"], domain="mine")]
-    report = examine(model(nodes, weights=KERNEL))
+    report = doctor(model(nodes, weights=KERNEL))
     assert report.reads
     assert "mine::Zap (1): 50.0 % of the operators" in told(report, "custom operators").what
     assert "mine::Zap (1): 33.3 % of the nodes" in told(report, "unknown operators").what
@@ -172,12 +172,12 @@ def test_custom_operators_are_counted() -> None:
 
 def test_custom_operators_without_a_stated_shape_are_named() -> None:
     nodes = [helper.make_node("Zap", ["x"], ["z"], domain="mine"), helper.make_node("Relu", ["z"], ["y"])]
-    assert "first 'z' (Zap)" in told(examine(model(nodes)), "shapes").what
+    assert "first 'z' (Zap)" in told(doctor(model(nodes)), "shapes").what
 
 
 def test_an_operator_that_does_not_fit_is_located() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["z"]), helper.make_node("Conv", ["z", "w"], ["y"])]
-    report = examine(model(nodes, weights={"w": (4, 7, 3, 3)}))
+    report = doctor(model(nodes, weights={"w": (4, 7, 3, 3)}))
     problem = told(report, "reading", "problem")
     assert not report.reads
     assert "operator 2 of 2: Conv of z, w, output 'y'" in problem.what
@@ -196,7 +196,7 @@ def test_odd_things_are_noted() -> None:
     network = model(nodes, [4, 3, 8, 8], {**KERNEL, "s": (1,)}, TensorProto.FLOAT16)
     network.graph.input.append(helper.make_tensor_value_info("f", TensorProto.BOOL, []))
     network.graph.initializer[0].data_location = TensorProto.EXTERNAL
-    report = examine(network)
+    report = doctor(network)
     assert told(report, "training mode").what == "Dropout (1)"
     assert told(report, "quantised").what == "QuantizeLinear (1)"
     assert told(report, "control flow").what.startswith("If (1)")
@@ -213,16 +213,16 @@ def branch(name: str) -> onnx.GraphProto:
 
 
 def test_the_dictionary_is_plain() -> None:
-    report = examine(model([CONV], weights=KERNEL)).to_dict()
+    report = doctor(model([CONV], weights=KERNEL)).to_dict()
     assert report["reads"] is True
     assert report["graph"]["params"] == 108
     assert report["findings"][0]["level"] == "ok"
-    assert examine(b"x").to_dict()["graph"] is None
+    assert doctor(b"x").to_dict()["graph"] is None
 
 
 def test_a_graph_is_well() -> None:
     graph = read(model([CONV], weights=KERNEL))
-    assert examine(graph).graph is graph
+    assert doctor(graph).graph is graph
 
 
 # --- torch modules --------------------------------------------------------------------------------------------------
@@ -304,15 +304,15 @@ ROADS = ("torch.export on the meta device", "torch.export with placeholder weigh
 
 @pytest.mark.slow
 def test_a_sound_module_goes_every_road(code: str) -> None:
-    report = examine(f"{code}:Plain", IMAGE)
+    report = doctor(f"{code}:Plain", IMAGE)
     assert report.reads
     assert [told(report, road).level for road in ROADS] == ["ok"] * 3
     assert "runs and returns 1×8×6×6" in told(report, "forward on meta").what
-    assert examine(f"{code}:ready", IMAGE).graph == report.graph
+    assert doctor(f"{code}:ready", IMAGE).graph == report.graph
 
 
 def test_without_shapes_the_first_layer_says_what_to_pass(code: str) -> None:
-    image, tokens = examine(f"{code}:Plain"), examine(f"{code}:Tokens")
+    image, tokens = doctor(f"{code}:Plain"), doctor(f"{code}:Tokens")
     assert not image.reads
     assert "--input-shape 1,3,224,224" in told(image, "inputs").advice
     assert "takes (x)" in told(image, "inputs").what
@@ -320,7 +320,7 @@ def test_without_shapes_the_first_layer_says_what_to_pass(code: str) -> None:
 
 
 def test_a_decision_by_values_is_located_and_reads_only_traced(code: str) -> None:
-    report = examine(f"{code}:Decides", IMAGE)
+    report = doctor(f"{code}:Decides", IMAGE)
     assert report.reads
     first = told(report, ROADS[0])
     assert first.level == "note"
@@ -330,7 +330,7 @@ def test_a_decision_by_values_is_located_and_reads_only_traced(code: str) -> Non
 
 
 def test_what_tracing_loses_is_told(code: str) -> None:
-    report = examine(f"{code}:Elsewhere", IMAGE)
+    report = doctor(f"{code}:Elsewhere", IMAGE)
     assert not report.reads
     assert "no parameter has a part" in told(report, ROADS[2]).what
     assert "NumPy" in told(report, ROADS[0]).advice
@@ -338,25 +338,25 @@ def test_what_tracing_loses_is_told(code: str) -> None:
 
 @pytest.mark.slow
 def test_a_missing_input_is_named(code: str) -> None:
-    report = examine(f"{code}:Two", IMAGE)
+    report = doctor(f"{code}:Two", IMAGE)
     assert not report.reads
     assert "'mask'" in told(report, "forward on meta").advice
-    assert examine(f"{code}:Two", {"x": IMAGE, "mask": (1, 8, 6, 6)}).reads
+    assert doctor(f"{code}:Two", {"x": IMAGE, "mask": (1, 8, 6, 6)}).reads
 
 
 def test_a_layer_that_does_not_fit_is_named(code: str) -> None:
-    finding = told(examine(f"{code}:Head", IMAGE), "forward on meta")
+    finding = told(doctor(f"{code}:Head", IMAGE), "forward on meta")
     assert "[layer head: Linear(in_features=100, out_features=2, bias=True)]" in finding.what
     assert "expects 100 features and gets 288" in finding.advice
 
 
 def test_tokens_want_another_element_type(code: str) -> None:
-    assert "dtypes='int64'" in told(examine(f"{code}:Tokens", (1, 7)), "forward on meta").advice
-    assert told(examine(f"{code}:Tokens", (1, 7), "int64"), "forward on meta").level == "ok"
+    assert "dtypes='int64'" in told(doctor(f"{code}:Tokens", (1, 7)), "forward on meta").advice
+    assert told(doctor(f"{code}:Tokens", (1, 7), "int64"), "forward on meta").level == "ok"
 
 
 def test_one_cause_is_told_once(code: str) -> None:
-    report = examine(f"{code}:Head", IMAGE)
+    report = doctor(f"{code}:Head", IMAGE)
     assert told(report, ROADS[1]).what.endswith("like forward on meta")
 
 
@@ -369,36 +369,36 @@ def test_one_cause_is_told_once(code: str) -> None:
     ],
 )
 def test_a_factory_that_gives_no_module_is_a_finding(code: str, name: str, what: str) -> None:
-    report = examine(f"{code}:{name}", IMAGE)
+    report = doctor(f"{code}:{name}", IMAGE)
     assert not report.reads
     assert what in told(report, "factory").what
 
 
 def test_a_factory_that_is_not_there_is_a_finding(tmp_path: Path) -> None:
-    assert "no Python file" in told(examine(f"{tmp_path / 'none.py'}:Net"), "factory").what
-    assert "install 'no_such_package_here'" in told(examine("no_such_package_here:Net"), "factory").advice
+    assert "no Python file" in told(doctor(f"{tmp_path / 'none.py'}:Net"), "factory").what
+    assert "install 'no_such_package_here'" in told(doctor("no_such_package_here:Net"), "factory").advice
 
 
 @pytest.mark.slow
 def test_a_module_in_python_is_examined_and_left_alone(code: str) -> None:
     torch = pytest.importorskip("torch")
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).train()
-    report = examine(module, IMAGE)
+    report = doctor(module, IMAGE)
     assert report.reads
     assert module.training
     assert report.source == "Sequential"
-    lazy = examine(torch.nn.LazyLinear(3), (1, 4))
+    lazy = doctor(torch.nn.LazyLinear(3), (1, 4))
     assert "have no shape yet" in told(lazy, "module", "problem").what
 
 
 def test_wrong_shapes_and_types_are_findings(code: str) -> None:
-    assert "positive integers" in told(examine(f"{code}:Plain", (1, 3, 0, 8)), "inputs").what
-    assert "unknown element type" in told(examine(f"{code}:Plain", IMAGE, "floaty"), "inputs").what
+    assert "positive integers" in told(doctor(f"{code}:Plain", (1, 3, 0, 8)), "inputs").what
+    assert "unknown element type" in told(doctor(f"{code}:Plain", IMAGE, "floaty"), "inputs").what
 
 
 def test_an_unknown_name_is_a_finding() -> None:
     pytest.importorskip("torchvision")
-    report = examine("torchvision:resnet19")
+    report = doctor("torchvision:resnet19")
     assert not report.reads
     assert "resnet18" in told(report, "name").what
 
@@ -430,3 +430,15 @@ def test_advice_goes_by_the_message(message: str, advice: str) -> None:
     assert advice in given
     assert "{" not in given
     assert bool(given) == bool(advice)
+
+
+def test_text_descriptions(tmp_path: Path) -> None:
+    graph = read(model([CONV], weights=KERNEL))
+    file = tmp_path / "net.txt"
+    file.write_text(describe(graph))
+    for source in (file, str(file), describe(graph)):
+        report = doctor(source)
+        assert report.reads
+        assert report.graph == graph
+    file.write_text(describe(graph) + " Nonsense {")
+    assert told(doctor(file), "description").level == "problem"
