@@ -53,8 +53,8 @@ REQUIRED = 0.90
 DEVELOPMENT = {
     "torchvision": (
         "alexnet vgg11_bn resnet18 resnext50_32x4d densenet121 squeezenet1_0 mobilenet_v2 mobilenet_v3_small "
-        "mnasnet0_5 shufflenet_v2_x0_5 googlenet inception_v3 efficientnet_b0 regnet_y_400mf convnext_tiny swin_t swin_v2_t "
-        "vit_b_16 maxvit_t"
+        "mnasnet0_5 shufflenet_v2_x0_5 googlenet inception_v3 efficientnet_b0 regnet_y_400mf convnext_tiny "
+        "swin_t swin_v2_t vit_b_16 maxvit_t"
     ),
     "timm": (
         "resnet50 seresnet50 ecaresnet26t mobilenetv3_small_050 ghostnet_100 hrnet_w18_small dla34 ese_vovnet19b_dw "

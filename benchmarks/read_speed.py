@@ -1,6 +1,9 @@
 """How long reading takes, beside what onnx itself needs to load a model and infer its shapes.
 
-    python benchmarks/read_speed.py [--repeats 40]
+    python benchmarks/read_speed.py [--repeats 40] [--exports]
+
+With `--exports`, first the files that torch's two exporters write of networks of torchvision (`pip install '.[zoo]'`):
+with their weights, as users have them, and the same files without.
 
 Prints milliseconds of processor time (lower quartile over the repeats, all measured in this one run) for
 load + infer (`onnx.load_from_string`, `onnx.shape_inference.infer_shapes`), read + hash, and read + hash + statistics,
@@ -74,11 +77,67 @@ def twins(cells: int) -> bytes:
     return bytes(net.build(net.linear(net.flatten(net.global_avg_pool(x)), 10)).SerializeToString())
 
 
+EXPORTED = ("resnet50", "densenet121", "efficientnet_b0", "convnext_tiny", "vit_b_16", "swin_t")
+
+
+def exported() -> None:
+    """Prints the table of exported files."""
+    import contextlib
+    import io
+    import tempfile
+    import warnings
+
+    import torch
+    import torchvision
+
+    head = ("ms of processor time", "nodes", "load+inf", "read", "ratio", "no weights", "ratio")
+    print("{:28} {:>6} {:>9} {:>9} {:>6} {:>11} {:>6}".format(*head))
+    for name in EXPORTED:
+        module = torchvision.models.get_model(name, weights=None).eval()
+        image = torch.rand(1, 3, 224, 224)
+        for dynamo in (True, False):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.onnx"
+                try:
+                    with (
+                        contextlib.redirect_stdout(io.StringIO()),
+                        contextlib.redirect_stderr(io.StringIO()),
+                        warnings.catch_warnings(),
+                    ):
+                        warnings.simplefilter("ignore")
+                        torch.onnx.export(module, (image,), path, dynamo=dynamo, verbose=False)
+                except torch.onnx.errors.OnnxExporterError:
+                    continue  # the tracing exporter knows no fused attention
+                base = quartile(lambda path=path: shape_inference.infer_shapes(onnx.load(path)), 4)  # type: ignore[misc]
+                reading = quartile(lambda path=path: read(path).hash, 8)  # type: ignore[misc]
+                bare = onnx.load(path, load_external_data=False)
+                for tensor in bare.graph.initializer:
+                    if len(tensor.raw_data) > 4096:
+                        tensor.ClearField("raw_data")
+                        tensor.data_location = onnx.TensorProto.EXTERNAL
+                        tensor.external_data.add(key="location", value="weights.bin")
+                data = bare.SerializeToString()
+                bare_base = quartile(
+                    lambda data=data: shape_inference.infer_shapes(onnx.load_from_string(data)),  # type: ignore[misc]
+                    8,
+                )
+                bare_reading = quartile(lambda data=data: read(data).hash, 8)  # type: ignore[misc]
+                label = f"{name} {'dynamo' if dynamo else 'legacy'}"
+                print(
+                    f"{label:28} {len(bare.graph.node):6} {base:9.1f} {reading:9.1f} {reading / base:6.2f} "
+                    f"{bare_base:11.1f} {bare_reading / bare_base:6.2f}"
+                )
+
+
 def main() -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=40)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--exports", action="store_true")
+    options = parser.parse_args()
+    repeats = options.repeats
+    if options.exports:
+        exported()
     print(
         f"{'ms of processor time':28} {'nodes':>6} {'load+inf':>9} {'read':>9} {'ratio':>6} {'+stats':>9} {'ratio':>6}"
     )
