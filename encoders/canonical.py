@@ -40,7 +40,7 @@ def absorb_affine(draft: Draft, outputs: Sequence[int], trace: Trace | None = No
     Lost: what stood there (`Node.params` still counts what was stored).
     """
     nodes = draft.nodes
-    alive = live(draft, outputs)
+    alive = _without_shared_attention(draft, outputs)
     if trace is not None:
         used = set(alive)
         trace.unused.update(node.op for position, node in enumerate(nodes) if position not in used)
@@ -79,6 +79,29 @@ def absorb_affine(draft: Draft, outputs: Sequence[int], trace: Trace | None = No
     if moved:
         alive = [position for position in alive if position not in moved]
     return [moved.get(output, output) for output in outputs], alive
+
+
+def _without_shared_attention(draft: Draft, outputs: Sequence[int]) -> list[int]:
+    """Writes Attention as a product again where its weights are used elsewhere, as they would be computed twice.
+
+    Returns the positions of the nodes that an output depends on then, ascending.
+    """
+    while True:
+        alive = live(draft, outputs)
+        fused = [position for position in alive if position in draft.fused]
+        if not fused:
+            return alive
+        used = set(alive)
+        users: dict[int, int] = {}
+        for position in fused:
+            softmax = draft.fused[position][0]
+            users[softmax] = users.get(softmax, 0) + 1
+        again = [p for p in fused if draft.fused[p][0] in used or users[draft.fused[p][0]] > 1]
+        if not again:
+            return alive
+        for position in again:
+            node = draft.nodes[position]
+            node.op, node.inputs, node.attributes, node.bias = "MatMul", draft.fused.pop(position), (), ()
 
 
 @lru_cache(maxsize=4096)

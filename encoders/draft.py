@@ -148,6 +148,8 @@ class Draft:
 
     def __init__(self) -> None:
         self.guessed = False
+        self.fused: dict[int, tuple[int, int]] = {}
+        """Attention → the softmax and the values it is made of, for the case that the softmax is used elsewhere too."""
         self.nodes: list[DraftNode] = []
         self._known: dict[Any, int] = {}
         self._derived: dict[Any, tuple[Constant, Constant]] = {}

@@ -377,7 +377,9 @@ def attention(draft: Draft, weights: int, values: int, shape: Shape) -> int | No
     if k_shape[:-1] != v_shape[:-1] or shape != (*q_shape[:-1], v_shape[-1]):
         return None
     attributes = (("mask", 1),) if masked else ()
-    return draft.add("Attention", (q, k, values, *masks), shape, attributes, (), stored)
+    found = draft.add("Attention", (q, k, values, *masks), shape, attributes, (), stored)
+    draft.fused.setdefault(found, (weights, values))
+    return found
 
 
 def _leads_to_product(draft: Draft, position: int) -> bool:

@@ -466,8 +466,8 @@ class _Reader:
         rule = VALUE_RULES.get(op) if node.domain in _STANDARD and shapes else None
         known = rule(shapes, attributes, len(outputs)) if rule is not None else None
         if known is not None:
-            for shape, output in zip(known, outputs, strict=True):
-                self._check_size(shape, output)
+            for size, output in zip(known, outputs, strict=True):
+                self._check_size(size, output)
             return known
         windowed = op in _WINDOWED and len(outputs) == 1 and None not in shapes[:2]
         if (windowed or op == "Einsum") and node.domain in _STANDARD:

@@ -529,7 +529,7 @@ def _add(draft: Draft, raw: RawOperator) -> Operand:
     operands, shape = raw.operands, raw.shapes[0]
     left, right = operands[0], operands[-1]
     if len(operands) == 2 and left.__class__ is int and right.__class__ is int:
-        return _binary(draft, "Add", left, right, shape)  # type: ignore[arg-type]
+        return _binary(draft, "Add", left, right, shape)
     terms = tuple([operand for operand in operands if isinstance(operand, int)])
     total = terms[0]
     if len(terms) > 1:

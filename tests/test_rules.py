@@ -493,6 +493,15 @@ def test_group_norm_behind_a_transpose() -> None:
     assert ops(read(made)) == ["Transpose", "Reshape", "GroupNormalization", "Relu"]
 
 
+def test_attention_whose_weights_are_used_again_is_no_attention() -> None:
+    head = "t = Transpose<perm=[0,1,3,2]>(k0) l = MatMul(q, t) s = Softmax(l) a = MatMul(s, v) "
+    twice = graph(head + "r = Relu(v) b = MatMul(s, r) y = Add(a, b)", inputs=QKV, opset=23)
+    assert Counter(ops(twice))["MatMul"] == 3
+    assert twice.macs == 3 * 2 * 6 * 6 * 4
+    kept = graph(head + "m = ReduceMean(s, [3]) y = Add(a, m)", inputs=QKV, opset=23)
+    assert kept.macs == 2 * 2 * 6 * 6 * 4
+
+
 def test_masks_of_attention() -> None:
     head = "t = Transpose<perm=[0,1,3,2]>(k0) l = MatMul(q, t) "
     plain = graph(ATTENTION[0], inputs=QKV, opset=23)
