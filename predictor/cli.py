@@ -375,6 +375,8 @@ def benchmarks(data: Root = None, as_json: Json = False) -> None:
     for record in records:
         size = sum(file.size for file in record.files)
         here = "comes with archgauge" if not record.files else "yes" if record.present(data) else "no"
+        if record.definition:
+            here = "definition only"
         tasks = " ".join(task.name for task in record.tasks)
         rows.append([record.name, tasks, f"{size / 1e6:.1f} MB" if size else "-", here, record.licence])
     _print_table(("benchmark", "tasks", "files", "present", "licence"), rows)

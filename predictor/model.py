@@ -366,7 +366,7 @@ class Predictor:
             + term,
             shares=np.array([blend.weight for blend in blends]),
         )
-        names = [benchmark.task for benchmark in benchmarks]
+        names = [benchmark.task if benchmark.unit == "percent" else "" for benchmark in benchmarks]
         known = [task for task in dict.fromkeys(names) if task]
         tasks = tuple(self._learn_task(task, names, rows, monotone, prior) for task in known)
 

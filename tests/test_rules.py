@@ -360,6 +360,14 @@ def test_recurrent_cells(op: str, gates: int) -> None:
     assert last.nodes[-1].attributes == (("index", 1),)
 
 
+def test_means_one_after_the_other_are_one_mean() -> None:
+    for keep in (0, 1):
+        body = f"a = Constant<value_ints=[3]>() b = Constant<value_ints=[2]>() m = ReduceMean<keepdims={keep}>(x, a) "
+        body += f"y = ReduceMean<keepdims={keep}>(m, b)"
+        both = f"a = Constant<value_ints=[2,3]>() y = ReduceMean<keepdims={keep}>(x, a)"
+        assert graph(body) == graph(both)
+
+
 def test_a_sum_over_n_divided_by_n_is_a_mean() -> None:
     axes = "a = Constant<value_ints=[2,3]>() "
     mean = graph(axes + "y = ReduceMean(x, a)")
