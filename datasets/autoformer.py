@@ -2,8 +2,8 @@
 
 M. Chen, H. Peng, J. Fu, H. Ling, "AutoFormer: Searching Transformers for Visual Recognition", ICCV 2021, table 1 and
 sec. 3; choices and details (relative positions on keys and values, 64 channels a head, mean of the patch tokens before
-the classifier, biases) after the official code, which searches a subset of the table's embedding widths for the base
-space; ours are the code's.
+the classifier, biases) after the official code. Networks of the base space have 8, 9 or 10 heads a layer: published
+configurations do; one copy of the code has 9 and 10 only.
 
 A spec is JSON with the names of the official configuration files, without spaces:
 `{"mlp_ratio":[3.5,4.0,...],"num_heads":[3,4,...],"depth":12,"embed_dim":192}` with one ratio and one number of heads a

@@ -84,6 +84,7 @@ def absorb_affine(draft: Draft, outputs: Sequence[int], trace: Trace | None = No
 def _without_shared_attention(draft: Draft, outputs: Sequence[int]) -> list[int]:
     """Writes Attention as a product again where its weights are used elsewhere, as they would be computed twice.
 
+    Precondition: none. Postcondition: the softmax inside a live Attention has no other use, another Attention included.
     Returns the positions of the nodes that an output depends on then, ascending.
     """
     while True:

@@ -28,6 +28,7 @@ from .graph import ArchGraph
 from .model_names import build, is_name
 from .onnx_file import CONTROL, structure
 from .operators import Kind, kind_of
+from .quiet import quiet
 from .reading import Shapes, is_module, read
 from .text import is_description, parse, read_file
 
@@ -844,7 +845,7 @@ def _forward(found: _Findings, module: Any, inputs: Any) -> None:
 
     twin = None
     try:
-        with torch_reader._quiet(), torch.no_grad():
+        with quiet(torch_reader.NOISY_LOGGERS, streams=True), torch.no_grad():
             twin = torch_reader._twin(module, "meta")
             args, kwargs = torch_reader._examples(inputs, "meta")
             result = twin(*args, **kwargs)
@@ -880,7 +881,7 @@ def _roads(found: _Findings, module: Any, inputs: Any) -> ArchGraph | None:
     for number, (road, run) in enumerate(torch_reader.roads(module, inputs)):
         start = perf_counter()
         try:
-            with torch_reader._quiet(), torch.no_grad():
+            with quiet(torch_reader.NOISY_LOGGERS, streams=True), torch.no_grad():
                 model = torch_reader._weightless(run(), module)
         except (KeyboardInterrupt, SystemExit, MemoryError, GeneratorExit):
             raise

@@ -13,11 +13,9 @@ What follows `?` goes to the library: keyword arguments of the factory, or value
 from __future__ import annotations
 
 import json
-import logging
 import re
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ReadError
 from .names import perhaps
+from .quiet import one_line, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -401,7 +400,7 @@ def _local_config(transformers: Any, file: Path) -> tuple[Any, dict[str, Any]]:
 def _config(kind: Any, values: Mapping[str, Any], overrides: Values) -> Any:
     """The configuration of a model of class `kind`, without cache and without weights of a backbone."""
     try:
-        with _quiet():
+        with quiet(("transformers", "timm")):
             config = kind.config_class(**values)
             _check_overrides(config, overrides)
             if overrides:
@@ -409,7 +408,7 @@ def _config(kind: Any, values: Mapping[str, Any], overrides: Values) -> Any:
     except ReadError:
         raise
     except Exception as error:  # transformers checks values with errors of many types
-        raise ReadError(f"the values do not fit {kind.config_class.__name__}: {_one_line(error)}") from error
+        raise ReadError(f"the values do not fit {kind.config_class.__name__}: {one_line(error)}") from error
     if hasattr(config, "use_pretrained_backbone"):
         config.use_pretrained_backbone = False  # else the constructor fetches weights
     for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
@@ -470,7 +469,7 @@ _BUILDERS: dict[str, Callable[[str, Values], BuiltModel]] = {
 
 def _library(module: str, package: str) -> Any:
     try:
-        with _quiet():
+        with quiet(("transformers", "timm")):
             import torch  # noqa: F401
 
             return import_module(module)
@@ -481,7 +480,7 @@ def _library(module: str, package: str) -> Any:
             "or pip install 'archgauge[names]'"
         ) from error
     except Exception as error:  # torchvision of another torch, for example
-        raise ReadError(f"{package} is installed and cannot be imported: {_one_line(error)}") from error
+        raise ReadError(f"{package} is installed and cannot be imported: {one_line(error)}") from error
 
 
 def _check_known(model: str, known: Iterator[str] | Sequence[str] | Mapping[str, Any], library: str) -> None:
@@ -497,7 +496,7 @@ def _built(construct: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     failures: list[Exception] = []
     for device in (torch.device("meta"), _large_on_meta()):
         try:
-            with _quiet(), _offline(), torch.no_grad(), device:
+            with quiet(("transformers", "timm")), _offline(), torch.no_grad(), device:
                 module = construct()
             break
         except Exception as error:  # libraries raise anything
@@ -507,7 +506,7 @@ def _built(construct: Callable[[], torch.nn.Module]) -> torch.nn.Module:
                 raise ReadError(f"this model needs the package {error.name}: pip install {error.name}") from error
             failures.append(error)
     else:
-        raise ReadError(f"the model cannot be built: {_one_line(failures[-1])}") from failures[-1]
+        raise ReadError(f"the model cannot be built: {one_line(failures[-1])}") from failures[-1]
     if not isinstance(module, torch.nn.Module):
         raise ReadError(f"the library returned {type(module).__name__}, expected a torch.nn.Module")
     return module.eval()
@@ -557,25 +556,3 @@ def _offline() -> Iterator[None]:
         yield
     finally:
         _watched.offline = False
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what the libraries warn of and log."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "timm")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-def _one_line(error: BaseException) -> str:
-    """The first line of an error."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -6,13 +6,10 @@ No weight is copied, read or allocated. Needs `onnxscript` (the extra `torch-exp
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .draft import SMALL
 from .errors import ReadError
 from .onnx_reader import BUFFERS_KEY, read
+from .quiet import one_line, quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -35,7 +33,7 @@ DTypes = Sequence[str] | Mapping[str, str] | str
 
 OPSET = 20
 _INLINE_LIMIT = SMALL  # what the reader keeps values of
-_NOISY_LOGGERS = (
+NOISY_LOGGERS = (
     "torch.onnx",
     "torch.export",
     "torch._dynamo",
@@ -44,6 +42,7 @@ _NOISY_LOGGERS = (
     "onnxscript",
     "onnx_ir",
 )
+"""Loggers of the exporters."""
 
 
 def read_module(
@@ -98,12 +97,12 @@ def export(
     failures: list[str] = []
     for road, run in roads(module, inputs, opset):
         try:
-            with _quiet(), torch.no_grad():
+            with quiet(NOISY_LOGGERS, streams=True), torch.no_grad():
                 return _weightless(run(), module)
         except (KeyboardInterrupt, SystemExit, MemoryError, GeneratorExit):
             raise
         except BaseException as error:  # exporters raise anything, BaseException included
-            failures.append(f"{road}: {_one_line(error)}")
+            failures.append(f"{road}: {one_line(error)}")
     raise ReadError(
         f"the module cannot be exported to ONNX with inputs {_shown(inputs)}. "
         + "; ".join(failures)
@@ -480,31 +479,6 @@ def _silent_log() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         turn("stdout")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what the exporters print, log and warn of."""
-    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-def _one_line(error: BaseException) -> str:
-    """The first cause, its first line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _shown(inputs: Sequence[_Spec]) -> str:

@@ -2,8 +2,10 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 from hypothesis import settings
 
@@ -15,8 +17,41 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 # Before anything imports numpy's or torch's native parts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from archgauge.datasets.onnx_builder import with_zero_weights  # noqa: E402
+
 settings.register_profile("archgauge", deadline=None)
 settings.load_profile("archgauge")
+
+
+def _shapes_in(model: onnx.ModelProto) -> dict[str, tuple[int | str, ...]]:
+    return {
+        value.name: tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for values in (model.graph.value_info, model.graph.output)
+        for value in values
+    }
+
+
+def _assert_onnx_agrees(model: onnx.ModelProto) -> None:
+    onnx.checker.check_model(with_zero_weights(model), full_check=True)
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    for output in bare.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
+    assert _shapes_in(inferred) == _shapes_in(model)
+
+
+@pytest.fixture(scope="session")
+def shapes_in() -> Callable[[onnx.ModelProto], dict[str, tuple[int | str, ...]]]:
+    """The shapes that a model states, by value name."""
+    return _shapes_in
+
+
+@pytest.fixture(scope="session")
+def assert_onnx_agrees() -> Callable[[onnx.ModelProto], None]:
+    """ONNX accepts the model and infers the very shapes that the builder wrote."""
+    return _assert_onnx_agrees
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,31 +31,11 @@ SPACES: dict[str, Any] = {
 every_space = pytest.mark.parametrize("name", SPACES)
 
 
-def shapes_in(model: onnx.ModelProto) -> dict[str, tuple[int | str, ...]]:
-    return {
-        value.name: tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
-        for values in (model.graph.value_info, model.graph.output)
-        for value in values
-    }
-
-
-def assert_onnx_agrees(model: onnx.ModelProto) -> None:
-    """ONNX accepts the model and infers the very shapes that the builder wrote."""
-    onnx.checker.check_model(with_zero_weights(model), full_check=True)
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    del bare.graph.value_info[:]
-    for output in bare.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
-    assert shapes_in(inferred) == shapes_in(model)
-
-
 # --- all spaces -----------------------------------------------------------------------------------------------------
 
 
 @every_space
-def test_samples_are_valid_distinct_and_repeatable(name: str) -> None:
+def test_samples_are_valid_distinct_and_repeatable(assert_onnx_agrees: Callable[..., Any], name: str) -> None:
     space = SPACES[name]
     module = MODULES[name.split("/")[0]]
     specs = space.sample(12, 7)
@@ -320,7 +301,9 @@ def test_hnas_cells_of_six_convolutions_cost_six_convolutions() -> None:
         ("layer", "conv3x3o", lambda c, side: 9 * c * c + 2 * c * side * side),
     ],
 )
-def test_hnas_blocks_cost_what_their_operations_do(norm: str, conv: str, params: Any) -> None:
+def test_hnas_blocks_cost_what_their_operations_do(
+    assert_onnx_agrees: Callable[..., Any], norm: str, conv: str, params: Any
+) -> None:
     block = f"Linear1 (CONVBLOCK Linear3 (ACT mish) (CONV {conv}) (NORM {norm}))"
     spec = stacked(cell("zero", "zero", "zero", block, "zero", "zero"))
     model = hnas_bench_201.build(spec, "cifar10")
@@ -425,7 +408,7 @@ def test_einspace_branches_of_four_and_eight_have_weights_of_their_own() -> None
     assert stored_costs(eight)[0] == 8 * once + 40
 
 
-def test_einspace_writes_attention() -> None:
+def test_einspace_writes_attention(assert_onnx_agrees: Callable[..., Any]) -> None:
     """Scaled products of two learned maps of the patches (Ericsson et al. 2024, fig. 2)."""
     scores = (
         "branching_module(clone_tensor2,computation_module(linear64),"
@@ -571,7 +554,7 @@ HIAML_COSTS = {
 
 
 @pytest.mark.parametrize("name", gennape_families.HIAML_BLOCKS)
-def test_hiaml_blocks_cost_what_the_published_ones_do(name: str) -> None:
+def test_hiaml_blocks_cost_what_the_published_ones_do(assert_onnx_agrees: Callable[..., Any], name: str) -> None:
     model = gennape_families.build(compact([name] * 4), "cifar10")
     assert_onnx_agrees(model)
     cost = HIAML_COSTS[name]
@@ -618,7 +601,9 @@ def two_path(*blocks: list[str], reductions: tuple[int, int] = (0, 1)) -> dict[s
     ],
 )
 @pytest.mark.parametrize("before", [None, "avgpool3x3", "conv1x1", "bottleneck-r2-k1", "bottleneck-e2-k1"])
-def test_two_path_networks_cost_what_their_operations_do(operation: str, params: int, before: str | None) -> None:
+def test_two_path_networks_cost_what_their_operations_do(
+    assert_onnx_agrees: Callable[..., Any], operation: str, params: int, before: str | None
+) -> None:
     extra = {
         None: 0,
         "avgpool3x3": 64,
@@ -677,7 +662,7 @@ INCEPTION_PLAIN = {"ops": ["conv3x3"], "op_types": ["conv"], "C_internal": 32, "
     ],
 )
 def test_inception_paths_cost_what_their_operations_do(
-    ops: list[str], types: list[str] | None, inner: int, params: int
+    assert_onnx_agrees: Callable[..., Any], ops: list[str], types: list[str] | None, inner: int, params: int
 ) -> None:
     path = {"ops": ops, "op_types": types or ["supp", "supp", "conv"], "C_internal": inner, "C_out": 32}
     spec = compact(inception([path]))

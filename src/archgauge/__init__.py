@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .datasets.benchmark import Benchmark, leave_space_out
+    from .datasets.official_files import load_official
+    from .datasets.onnx_folder import from_onnx_folder
     from .datasets.registry import BenchmarkRecord, list_benchmarks, load_benchmark
     from .encoders.difference import Difference, diff
     from .encoders.doctor import doctor
@@ -39,6 +41,8 @@ __version__ = version("archgauge")
 
 _HOMES = {
     "datasets.benchmark": ("Benchmark", "leave_space_out"),
+    "datasets.official_files": ("load_official",),
+    "datasets.onnx_folder": ("from_onnx_folder",),
     "datasets.registry": ("BenchmarkRecord", "list_benchmarks", "load_benchmark"),
     "encoders.difference": ("Difference", "diff"),
     "encoders.doctor": ("doctor",),
@@ -95,9 +99,11 @@ __all__ = [
     "diff",
     "doctor",
     "explain",
+    "from_onnx_folder",
     "leave_space_out",
     "list_benchmarks",
     "load_benchmark",
+    "load_official",
     "parse",
     "read",
     "statistics",
