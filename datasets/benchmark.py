@@ -101,7 +101,10 @@ class Benchmark:
 
     def __repr__(self) -> str:
         low, high = self.accuracy.min(), self.accuracy.max()
-        return f"Benchmark({self.name}:{self.task}, {len(self):,} networks, {low:.2f} to {high:.2f} {self.unit})"
+        labels = (
+            f"accuracy {low:.2f} to {high:.2f} %" if self.unit == "percent" else f"{low:.2f} to {high:.2f} {self.unit}"
+        )
+        return f"Benchmark({self.name}:{self.task}, {len(self):,} networks, {labels})"
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
