@@ -9,12 +9,15 @@ from hashlib import blake2b
 
 from .draft import COMMUTATIVE, Attributes, Draft, DraftNode
 from .graph import ArchGraph, Node, Shape
+from .operators import Kind, kind_of
 from .shapes import broadcast
 from .trace import Trace
 
 _ABSORBING = frozenset({"Conv", "ConvTranspose", "Linear", "BatchNormalization"})
 _SHARING = frozenset({"Conv", "ConvTranspose", "DeformConv", "Linear", "Embedding", "LSTM", "GRU", "RNN"})
 """Operators whose use of another one's weight is told (`Node.tied`)."""
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+_FEWEST = 8
 _AFFINE = frozenset({"BatchNormalization", "Add", "Mul"})
 
 
@@ -78,6 +81,7 @@ def absorb_affine(draft: Draft, outputs: Sequence[int], trace: Trace | None = No
         uses[before] = uses[position]
     if moved:
         alive = [position for position in alive if position not in moved]
+    _give_back_shifts(nodes, alive)
     return [moved.get(output, output) for output in outputs], alive
 
 
@@ -103,6 +107,25 @@ def _without_shared_attention(draft: Draft, outputs: Sequence[int]) -> list[int]
         for position in again:
             node = draft.nodes[position]
             node.op, node.inputs, node.attributes, node.bias = "MatMul", draft.fused.pop(position), (), ()
+
+
+def _give_back_shifts(nodes: list[DraftNode], alive: Sequence[int]) -> None:
+    """Flags shifts that an exporter left out because they were zero, with the batch norms folded: untrained networks.
+
+    Such a file has no norm at all, and most of its convolutions no bias; no network is built like that. Precondition:
+    norms are absorbed. Postcondition: in such a network of `_FEWEST` convolutions or more, all convolutions and linear
+    layers have `bias` = 1.
+    """
+    convolutions = [nodes[position] for position in alive if nodes[position].op in _CONVOLUTIONS]
+    bare = [node for node in convolutions if not node.attribute("bias")]
+    if len(convolutions) < _FEWEST or 2 * len(bare) < len(convolutions):
+        return
+    if any(kind_of(nodes[position].op) is Kind.NORM for position in alive):
+        return
+    for position in alive:
+        node = nodes[position]
+        if node.op in _CONVOLUTIONS or node.op == "Linear":
+            node.attributes = _with_bias(node.attributes)
 
 
 @lru_cache(maxsize=4096)

@@ -229,6 +229,23 @@ def test_channel_wise_affine_is_absorbed(tail: str) -> None:
     assert ops(graph(f"a = Conv<pads=[1,1,1,1]>(x, k) {tail}")) == ["Conv"]
 
 
+def test_norms_of_untrained_networks_that_were_folded_without_a_trace() -> None:
+    def deep(tail: str, last: str = "Relu(x8)", weights: str = "") -> ArchGraph:
+        layer = "f{0} = Conv<pads=[1,1,1,1]>(x{0}, k) " + tail + " x{1} = Relu(n{0}) "
+        layers = "".join(layer.format(i, i + 1) for i in range(8))
+        return graph(f"x0 = Relu(x) {layers} y = {last}", weights=dict.fromkeys(weights, (4,)))
+
+    folded, normed = deep("n{0} = Identity(f{0})"), deep("n{0} = BatchNormalization(f{0}, c, g, m, v)", weights="gmv")
+    assert folded == normed
+    assert folded.params < normed.params
+    shallow = graph(
+        "f = Conv<pads=[1,1,1,1]>(x, k) y = BatchNormalization(f, c, g, m, v)", weights=dict.fromkeys("gmv", (4,))
+    )
+    assert shallow != graph("y = Conv<pads=[1,1,1,1]>(x, k)")  # too few to tell
+    other = deep("n{0} = Identity(f{0})", last="InstanceNormalization(x8, c, g)", weights="g")
+    assert not any(node.attribute("bias") for node in other.nodes if node.op == "Conv")
+
+
 def test_affine_over_another_axis_is_not_absorbed() -> None:
     assert ops(graph("a = Conv<pads=[1,1,1,1]>(x, k) y = Mul(a, d)")) == ["Conv", "Mul"]
 
