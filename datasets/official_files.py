@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from ..encoders.errors import ConfigError, DataError
 from . import nas_bench_101, nas_bench_201, nats_bench_sss
 from .benchmark import Benchmark
-from .cache import cached_graphs
 from .raw_files import check_spec, check_task, number
+from .registry import assemble, benchmark_record
 from .restricted_pickle import load_bz2_pickle, load_torch
 from .tfrecord import double, protobuf_fields, read_records
 
@@ -122,28 +122,19 @@ def load_official(
         labels = read_nats_bench(path, task, split=split, epochs=epochs)
     else:
         raise ConfigError(f"{path}: expected a file .tfrecord, .pth or .pickle.pbz2, or a folder with {_META}")
-    chosen = None
-    if limit is not None and limit < len(labels):
-        chosen = np.sort(np.random.default_rng(np.random.SeedSequence(seed)).permutation(len(labels))[:limit]).tolist()
-    graphs = cached_graphs(
-        f"official/{labels.benchmark}",
+    return assemble(
+        benchmark_record(labels.benchmark),
         labels.task,
         labels.specs,
-        module=labels.benchmark,
-        chosen=chosen,
+        labels.accuracy,
+        label=labels.label,
+        skipped=labels.skipped,
+        cached_as=f"official/{labels.benchmark}",
+        limit=limit,
+        seed=seed,
         cache=cache,
         progress=progress,
         workers=workers,
-    )
-    return Benchmark(
-        name=labels.benchmark,
-        task=labels.task,
-        graphs=graphs,
-        accuracy=labels.accuracy if chosen is None else labels.accuracy[chosen],
-        names=labels.specs if chosen is None else tuple(labels.specs[at] for at in chosen),
-        relatives=labels.benchmark,
-        label=labels.label,
-        skipped=labels.skipped,
     )
 
 

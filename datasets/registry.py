@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..encoders.errors import ConfigError, DataError
 from ..encoders.names import perhaps
@@ -212,10 +214,55 @@ def load_benchmark(
         return bench if chosen is None else bench.select(chosen)
     paths = raw_paths(record, about.name, root=root, download=download, progress=progress)
     specs, accuracy = builder(record.module, record.space).read_labels(paths, about.name)
+    return assemble(
+        record,
+        about.name,
+        specs,
+        accuracy,
+        label=about.label,
+        limit=limit,
+        seed=seed,
+        cache=cache,
+        progress=progress,
+        workers=workers,
+    )
+
+
+def assemble(
+    record: BenchmarkRecord,
+    task: str,
+    specs: Sequence[str],
+    accuracy: NDArray[np.float64],
+    *,
+    label: str,
+    skipped: tuple[tuple[str, str], ...] = (),
+    cached_as: str = "",
+    limit: int | None = None,
+    seed: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+    workers: int | None = None,
+) -> Benchmark:
+    """The benchmark of these specs and labels: its networks built or taken from the cache.
+
+    Args:
+        record: What is known of the benchmark; says who builds the networks, and what its relatives are.
+        task: Data set the labels were measured on.
+        specs: n specs.
+        accuracy: Shape (n,), in the record's unit.
+        label: The label budget in words.
+        skipped: (name, reason) of the rows that were left out.
+        cached_as: Name in the cache; default: the record's.
+        limit: See `load_benchmark`; so are the rest.
+        seed: Seed of the draw.
+        cache: Cache folder.
+        progress: Show bars.
+        workers: Processes that build graphs.
+    """
     chosen = _chosen(len(specs), limit, seed)
     graphs = cached_graphs(
-        record.name,
-        about.name,
+        cached_as or record.name,
+        task,
         specs,
         module=record.module,
         space=record.space,
@@ -226,13 +273,14 @@ def load_benchmark(
     )
     return Benchmark(
         name=record.name,
-        task=about.name,
+        task=task,
         graphs=graphs,
         accuracy=accuracy if chosen is None else accuracy[chosen],
         names=tuple(specs) if chosen is None else tuple(specs[at] for at in chosen),
         relatives=record.relatives,
-        label=about.label,
+        label=label,
         licence=record.licence,
+        skipped=skipped,
         unit=record.unit,
     )
 

@@ -116,9 +116,8 @@ def _give_back_shifts(nodes: list[DraftNode], alive: Sequence[int]) -> None:
     norms are absorbed. Postcondition: in such a network of `_FEWEST` convolutions or more, all convolutions and linear
     layers have `bias` = 1.
     """
-    convolutions = [nodes[position] for position in alive if nodes[position].op in _CONVOLUTIONS]
-    bare = [node for node in convolutions if not node.attribute("bias")]
-    if len(convolutions) < _FEWEST or 2 * len(bare) < len(convolutions):
+    biased = [bool(nodes[position].attribute("bias")) for position in alive if nodes[position].op in _CONVOLUTIONS]
+    if len(biased) < _FEWEST or 2 * sum(biased) > len(biased):
         return
     if any(kind_of(nodes[position].op) is Kind.NORM for position in alive):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -195,6 +196,12 @@ class Draft:
         if found is None:
             found = self._derived[id(constant), how] = constant, make(constant)
         return found[1]
+
+
+def stored_as_integers(shape: Shape, name: str) -> Constant:
+    """The learned numbers that a stored tensor of integers stands for; a single number is not learned."""
+    size = prod(shape)
+    return Constant(shape, None, ((name, size),) if size > 1 else ())
 
 
 def without_ones(constant: Constant, rank: int = 0) -> Constant:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .draft import SMALL, Constant, Operand, RawOperator, Sources
+from .draft import SMALL, Constant, Operand, RawOperator, Sources, stored_as_integers
 
 
 def fold(raw: RawOperator) -> list[Operand]:
@@ -18,8 +18,7 @@ def fold(raw: RawOperator) -> list[Operand]:
         return [value]
     operands = [operand for operand in raw.operands if isinstance(operand, Constant)]
     if raw.op == "DequantizeLinear" and operands and not operands[0].sources:  # weights stored as integers
-        size = prod(raw.shapes[0])
-        return [Constant(raw.shapes[0], None, ((raw.name, size),) if size > 1 else ())]
+        return [stored_as_integers(raw.shapes[0], raw.name)]
     sources = tuple(dict.fromkeys(source for operand in operands for source in operand.sources))
     dead = any(operand.dead for operand in operands)
     fill = None if sources or dead or len(raw.shapes) > 1 else _filling(raw)

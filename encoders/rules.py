@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import idioms
-from .draft import Attributes, Constant, Draft, Operand, RawOperator, Sources, without_ones
+from .draft import Attributes, Constant, Draft, Operand, RawOperator, Sources, stored_as_integers, without_ones
 from .errors import ReadError
 from .graph import AttributeValue, Shape
 from .layout import LAYOUT, along_axis, axis_below, elementwise, over_axes, reshape, transpose
@@ -451,15 +451,9 @@ def _quantised_layer(draft: Draft, raw: RawOperator) -> Operand | list[Operand]:
         taken.append(operands[8])
     for slot, operand in enumerate(taken):
         if isinstance(operand, Constant) and not operand.sources:
-            taken[slot] = draft.derived(operand, f"weights of {raw.name}", lambda c: weights_of(c, raw.name, slot))  # noqa: B023
+            taken[slot] = stored_as_integers(operand.shape, f"{raw.name}/{slot}")
     op = "Conv" if "Conv" in raw.op else "MatMul"
     return RULES[op](draft, raw._replace(op=op, operands=taken))
-
-
-def weights_of(constant: Constant, name: str, slot: int = 0) -> Constant:
-    """A stored tensor of integers as the learned numbers it stands for."""
-    size = prod(constant.shape)
-    return Constant(constant.shape, None, ((f"{name}/{slot}", size),) if size > 1 else ())
 
 
 # --- normalisation ------------------------------------------------------------------------------------------------

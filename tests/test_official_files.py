@@ -389,6 +389,8 @@ def test_nats_bench_files(tmp_path: Path) -> None:
     labels = read_nats_bench(widths, epochs=1)
     assert (labels.benchmark, labels.specs) == ("nats_bench_sss", tuple(WIDTHS))
     bench = load_official(widths, workers=1)
+    assert bench.relatives == "nas_bench_201"  # one skeleton: left out together
+    assert bench.licence
     assert bench.names == tuple(WIDTHS)
     assert "90 epochs" in bench.label
 
