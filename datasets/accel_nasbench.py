@@ -9,6 +9,7 @@ architectures trained twice have the mean of both.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,13 +22,21 @@ from onnx import ModelProto
 from ..encoders.errors import DataError
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_spec, check_task, field, number, parse_json, raw_path, tar_members
+from .space import Labelled, check_count
 
 TASKS = ("imagenet1k",)
+SIZE = 1_000_000
+"""Specs that `sample` gives at most."""
 _FILE = "anb_dataset_jsons.tar.gz"
 _BLOCK = re.compile(r"e([146])k([35])l([1-4])(se)?")
 _OUT = (16, 24, 40, 80, 112, 192, 320)
 _STRIDES = (1, 2, 2, 2, 1, 2, 1)
 _MAX_LAYERS = (3, 3, 3, 3, 3, 4, 3)
+_MEASURED = (
+    ("latency", "ms", ("zcu102", "vck190")),
+    ("throughput", "images_per_s", ("a100", "3090", "tpuv2", "tpuv3", "zcu102", "vck190")),
+)
+"""What was measured on which devices (two FPGA boards, two graphics cards, two tensor processors)."""
 
 
 class Block(NamedTuple):
@@ -85,7 +94,9 @@ def read_labels(paths: Mapping[str, Path], task: str) -> tuple[list[str], NDArra
         DataError: The file is missing or damaged, or the task does not exist.
     """
     rows = _rows(paths, task)
-    return list(rows), np.array([np.mean([number(m["val_top1"], _FILE) for m, _ in runs]) for runs in rows.values()])
+    return list(rows), np.array(
+        [np.mean([number(run[0]["val_top1"], _FILE) for run in runs]) for runs in rows.values()]
+    )
 
 
 def published_costs(paths: Mapping[str, Path], task: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -98,14 +109,27 @@ def published_costs(paths: Mapping[str, Path], task: str) -> tuple[NDArray[np.fl
     return np.array(costs[0], dtype=float), np.array(costs[1], dtype=float)
 
 
+def read_side(paths: Mapping[str, Path], task: str) -> Labelled:
+    """Measured latencies (`latency_<device>_ms`) and throughputs (`throughput_<device>_images_per_s`), NaN where none.
+
+    A network that was trained twice has the mean.
+    """
+    rows = _rows(paths, task)
+    side = {}
+    for kind, unit, devices in _MEASURED:
+        for device in devices:
+            values = [[_measured(run[2], f"{kind}_{device}", f"{kind}_mean") for run in runs] for runs in rows.values()]
+            side[f"{kind}_{device}_{unit}"] = np.array([float(np.mean(pair)) for pair in values])
+    return list(rows), side
+
+
 def sample(n: int, seed: int) -> list[str]:
     """Draw `n` different specs uniformly per choice; the same for the same seed.
 
     Raises:
         DataError: n is negative or above 1,000,000.
     """
-    if not 0 <= n <= 1_000_000:
-        raise DataError(f"Accel-NASBench: can sample 0 to 1,000,000 networks, not {n:,}")
+    check_count(n, SIZE, "Accel-NASBench")
     rng = np.random.default_rng(seed)
     found: dict[str, None] = {}
     while len(found) < n:
@@ -139,11 +163,18 @@ def squeeze_excite(b: OnnxBuilder, x: Value, squeezed: int) -> Value:
     return b.mul(x, b.activation(b.conv(gate, x.shape[0], kernel=1, bias=True), "HardSigmoid"))
 
 
-_Run = tuple[dict[str, object], dict[str, object]]
+_Run = tuple[dict[str, object], dict[str, object], dict[str, object]]
+
+
+def _measured(performance: dict[str, object], key: str, mean: str) -> float:
+    """What a network reached on one device; NaN where it was not measured there."""
+    value = performance.get(key)
+    value = value.get(mean) if isinstance(value, dict) else None
+    return math.nan if value is None else number(value, f"{_FILE}, {key}")
 
 
 def _rows(paths: Mapping[str, Path], task: str) -> dict[str, list[_Run]]:
-    """Spec → (metrics, model_info) of every training of it, sorted by spec."""
+    """Spec → (metrics, model_info, platform_perf) of every training of it, sorted by spec."""
     check_task(task, TASKS, "Accel-NASBench")
     path = raw_path(paths, _FILE)
     rows: dict[str, list[_Run]] = {}
@@ -164,7 +195,7 @@ def _rows(paths: Mapping[str, Path], task: str) -> dict[str, list[_Run]]:
         number(field(metrics, "val_top1", source), source)
         for key in ("params", "macs"):
             number(field(info, key, source), source)
-        rows.setdefault(spec, []).append((metrics, info))
+        rows.setdefault(spec, []).append((metrics, info, run.get("platform_perf", {})))
     if not rows:
         raise DataError(f"{path}: no result in the archive")
     return dict(sorted(rows.items()))

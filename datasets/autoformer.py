@@ -21,11 +21,13 @@ from onnx import ModelProto
 
 from ..encoders.errors import DataError
 from .raw_files import check_space, check_task, parse_json
-from .space import Space
-from .unlabelled import check_count, no_labels
+from .space import Space, check_count
+from .unlabelled import no_labels
 from .vit_builder import VitBuilder
 
 TASKS = ("imagenet1k",)
+SIZE = 1_000_000
+"""Specs that `sample` gives at most."""
 HEAD_WIDTH = 64
 FARTHEST = 14
 """Distances of rows and columns beyond this share an entry of the position tables."""
@@ -134,7 +136,7 @@ def sample(n: int, seed: int, space: str) -> list[str]:
         DataError: n is negative or above 1,000,000, or the space does not exist.
     """
     check_space(space, CHOICES, _NAME)
-    check_count(n, 1_000_000, f"{_NAME} {space}")
+    check_count(n, SIZE, f"{_NAME} {space}")
     choices = CHOICES[space]
     rng = np.random.default_rng(seed)
     found: dict[str, None] = {}
@@ -147,6 +149,7 @@ def sample(n: int, seed: int, space: str) -> list[str]:
 
 
 SPACES = {
-    space: Space(TASKS, build, no_labels(f"{_NAME} {space}", TASKS), partial(sample, space=space)) for space in CHOICES
+    space: Space(TASKS, SIZE, build, no_labels(f"{_NAME} {space}", TASKS), partial(sample, space=space))
+    for space in CHOICES
 }
 """The three spaces: tiny, small and base."""

@@ -10,7 +10,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from ..encoders.errors import ArchGaugeError, ConfigError, DataError
 from ..encoders.files import replacing
 from ..encoders.graph import ArchGraph
 from ..encoders.names import perhaps
+from . import parquet, picture
 from .graph_store import GraphStore, as_indices
 
 Floats = npt.NDArray[np.float64]
@@ -46,6 +47,8 @@ class Benchmark:
         licence: Under what terms the labels were published.
         skipped: (name, reason) of the rows that were left out while reading.
         unit: Unit of the labels. Any but "percent", such as "minus nats per word", teaches and measures ranks only.
+        side: Further numbers of every network by name, each of shape (n,), NaN where there is none; what the name says,
+            such as `edgegpu_latency_ms`. Nothing is learned from them.
 
     Raises:
         DataError: Lengths differ, a label is not a number from 0 to 100, a name occurs twice, or there is no network.
@@ -62,6 +65,7 @@ class Benchmark:
     licence: str = ""
     skipped: tuple[tuple[str, str], ...] = ()
     unit: str = "percent"
+    side: Mapping[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = f"benchmark {self.name!r}, task {self.task!r}"
@@ -89,7 +93,15 @@ class Benchmark:
         if len(set(names)) != len(names):
             twice = next(name for name, count in Counter(names).items() if count > 1)
             raise DataError(f"{where}: the name {twice!r} occurs twice, expected different names")
+        side = {name: np.array(values, dtype=np.float64) for name, values in self.side.items()}
+        for name, values in side.items():
+            if values.shape != accuracy.shape:
+                raise DataError(
+                    f"{where}: the side numbers {name!r} have shape {values.shape}, expected {accuracy.shape}"
+                )
+            values.setflags(write=False)
         accuracy.setflags(write=False)
+        object.__setattr__(self, "side", side)
         object.__setattr__(self, "graphs", graphs)
         object.__setattr__(self, "accuracy", accuracy)
         object.__setattr__(self, "names", names)
@@ -127,6 +139,7 @@ class Benchmark:
             accuracy=self.accuracy[chosen],
             names=tuple(self.names[at] for at in positions),
             groups=tuple(self.groups[at] for at in positions),
+            side={name: values[chosen] for name, values in self.side.items()},
         )
 
     def split(
@@ -219,7 +232,7 @@ class Benchmark:
         return self.select(train), self.select(test)
 
     def distinct(self) -> Benchmark:
-        """Every graph once: accuracy is the mean over its duplicates, name and group are those of the first."""
+        """Every graph once: accuracy is the mean over its duplicates, name, group and side are those of the first."""
         first: dict[str, int] = {}
         number = np.array([first.setdefault(value, len(first)) for value in self.hashes])
         mean = np.bincount(number, weights=self.accuracy) / np.bincount(number)
@@ -256,7 +269,7 @@ class Benchmark:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Writes name, accuracy (percent), group, hash and params of every network; `from_csv` reads it back.
 
-        The graphs themselves are not in it; `GraphStore.save` writes those.
+        The graphs themselves are not in it; `to_parquet` writes those too.
         """
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
@@ -265,6 +278,38 @@ class Benchmark:
         writer.writerows(zip(self.names, accuracy, self.groups, self.hashes, self.params.tolist(), strict=True))
         with replacing(Path(path)) as file:
             file.write(text.getvalue().encode())
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Writes everything, and `from_parquet` gives the same benchmark back.
+
+        The table at `path` has one row per network: name, accuracy, group, hash, params, macs and side numbers
+        (`side.<name>`); what holds for all of them stands in its metadata. The graphs go to a file beside it, which
+        ends in `.graphs.safetensors`: keep the two together.
+
+        Raises:
+            ConfigError: The package pyarrow is missing.
+            OutputError: A file cannot be written.
+        """
+        parquet.write(self, path)
+
+    @classmethod
+    def from_parquet(cls, path: str | os.PathLike[str]) -> Benchmark:
+        """Reads the table that `to_parquet` wrote, and the graphs beside it; they stay on disk until they are used.
+
+        Raises:
+            ConfigError: The package pyarrow is missing.
+            DataError: A file is missing or damaged, or the two do not belong together.
+        """
+        return cls(**parquet.read(path))
+
+    def histogram(self, path: str | os.PathLike[str], bins: int = 50) -> None:
+        """Draws a PNG picture: how many networks reach which accuracy, and accuracy against parameters beside it.
+
+        Raises:
+            ConfigError: The package matplotlib is missing, or `bins` is below 1.
+            OutputError: The file cannot be written.
+        """
+        picture.histogram(self, path, bins)
 
     @classmethod
     def from_csv(

@@ -20,9 +20,11 @@ from ..encoders.errors import DataError
 from .nas_bench_macro import inverted_residual
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_space, check_spec, check_task, column, read_json_object
-from .space import Space
+from .space import Space, check_count
 
 TASKS = ("cifar10",)
+SIZE = 4**7
+"""Networks of each of the two spaces."""
 _FILES = {"resnet": "Results_ResNet.json", "mobilenet": "Results_MobileNet.json"}
 _LARGEST = {"resnet": (256, 256, 256, 512, 512, 512, 512), "mobilenet": (128, 768, 768, 768, 256, 1536, 1024)}
 
@@ -99,10 +101,8 @@ def sample(n: int, seed: int, space: str) -> list[str]:
         DataError: n is negative or above 16,384, or the space does not exist.
     """
     check_space(space, _FILES, "Channel-Bench-Macro")
-    total = 4**7
-    if not 0 <= n <= total:
-        raise DataError(f"Channel-Bench-Macro has {total:,} networks per space, cannot sample {n:,}")
-    chosen = np.random.default_rng(seed).choice(total, n, replace=False)
+    check_count(n, SIZE, f"Channel-Bench-Macro {space}")
+    chosen = np.random.default_rng(seed).choice(SIZE, n, replace=False)
     return [f"{space}-{int(np.base_repr(i, 4)) + 1_111_111}" for i in chosen]
 
 
@@ -119,6 +119,7 @@ def _residual_block(b: OnnxBuilder, x: Value, middle: int, channels: int, stride
 
 
 SPACES = {
-    space: Space(TASKS, build, partial(read_labels, space=space), partial(sample, space=space)) for space in _FILES
+    space: Space(TASKS, SIZE, build, partial(read_labels, space=space), partial(sample, space=space))
+    for space in _FILES
 }
 """The two spaces: resnet and mobilenet."""

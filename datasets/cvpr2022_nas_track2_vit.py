@@ -26,11 +26,14 @@ from onnx import ModelProto
 
 from ..encoders.errors import DataError
 from .raw_files import check_spec, check_task, field, number, raw_path, read_json_object
+from .space import check_count
 from .vit_builder import VitBuilder
 
 UNIT = "minus rank among 500"
 TASKS = ("market1501", "dukemtmc", "msmt17", "veri", "vehicleid", "veriwild", "sop", "cplfw")
 """Person, vehicle and product retrieval, and face verification."""
+SIZE = 1_000_000
+"""Specs that `sample` gives at most."""
 
 _FILE = "CVPR_2022_NAS_Track2_train.json"
 _SPEC = re.compile("([jkl])((?:[123][123]1){10,12})((?:000){0,2})")
@@ -115,8 +118,7 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 1,000,000.
     """
-    if not 0 <= n <= 1_000_000:
-        raise DataError(f"CVPR 2022 track 2: can sample 0 to 1,000,000 networks, not {n:,}")
+    check_count(n, SIZE, "CVPR 2022 track 2")
     rng = np.random.default_rng(seed)
     found: dict[str, None] = {}
     while len(found) < n:

@@ -37,9 +37,12 @@ from onnx import ModelProto
 from ..encoders.errors import DataError
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_task
-from .unlabelled import check_count, no_labels, shown
+from .space import check_count
+from .unlabelled import no_labels, shown
 
 TASKS = ("cifar10", "cifar100")
+SIZE = 100_000
+"""Specs that `sample` gives at most."""
 COMPUTATION_SHARE = 0.32
 """How often a module is a computation_module when `sample` draws it (Ericsson et al. 2024, sec. 3.4)."""
 MAX_DEPTH = 100
@@ -167,7 +170,7 @@ def sample(n: int, seed: int, depth: int = SAMPLE_DEPTH) -> list[str]:
     Raises:
         DataError: n is negative or above 100,000, or depth is out of range.
     """
-    check_count(n, 100_000, _NAME)
+    check_count(n, SIZE, _NAME)
     if not 1 <= depth <= MAX_DEPTH:
         raise DataError(f"{_NAME}: cannot sample with {depth} modules within modules, expected 1 to {MAX_DEPTH}")
     rng = np.random.default_rng(seed)

@@ -26,11 +26,14 @@ from ..encoders.errors import DataError
 from .extracts import read_extract
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_spec, check_task, number
+from .space import check_count
 
 TABLE = "enas_dvae.csv.gz"
 """The extract with the labels."""
 
 TASKS = ("cifar10",)
+SIZE = 1_000_000
+"""Specs that `sample` gives at most."""
 _LAYERS, _CHANNELS = 6, 36
 _HALVED_AFTER = (1, 3)
 _SPEC = re.compile("[0-5]" + "".join(rf"\|[0-5]:[01]{{{i}}}" for i in range(1, _LAYERS)))
@@ -109,8 +112,7 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 1,000,000.
     """
-    if not 0 <= n <= 1_000_000:
-        raise DataError(f"ENAS: can sample 0 to 1,000,000 networks, not {n:,}")
+    check_count(n, SIZE, "ENAS")
     rng = np.random.default_rng(seed)
     found: dict[str, None] = {}
     while len(found) < n:

@@ -22,9 +22,12 @@ from onnx import ModelProto
 from ..encoders.errors import DataError
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_task, parse_json
-from .unlabelled import check_count, no_labels
+from .space import check_count
+from .unlabelled import no_labels
 
 TASKS = ("imagenet1k", "cifar100")
+SIZE = 1_000_000
+"""Specs that `sample` gives at most."""
 OPERATIONS = ("k3_e1", "k3_e1_g2", "k3_e3", "k3_e6", "k5_e1", "k5_e1_g2", "k5_e3", "k5_e6", "skip")
 LAYERS = (1, 4, 4, 4, 4, 4, 1)
 """Layers of the seven stages."""
@@ -32,7 +35,6 @@ WIDTHS = (16, 24, 32, 64, 112, 184, 352)
 """Channels of the seven stages."""
 
 _STEM = 16
-_SAMPLE_LIMIT = 1_000_000
 
 
 class _Setting(NamedTuple):
@@ -104,7 +106,7 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 1,000,000.
     """
-    check_count(n, _SAMPLE_LIMIT, "FBNet")
+    check_count(n, SIZE, "FBNet")
     rng = np.random.default_rng(seed)
     found: dict[str, None] = {}
     while len(found) < n:

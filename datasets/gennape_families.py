@@ -30,13 +30,14 @@ from onnx import ModelProto
 from ..encoders.errors import DataError
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_space, check_task, parse_json
-from .space import Space
-from .unlabelled import check_count, no_labels, shown
+from .space import Space, check_count
+from .unlabelled import no_labels, shown
 
 TASKS = ("cifar10",)
 FAMILIES = ("hiaml", "inception", "two_path")
 
 _NAME = "GENNAPE family"
+_SIZES = {"hiaml": 14**4, "inception": 100_000, "two_path": 100_000}
 _CLASSES = 10
 
 
@@ -174,7 +175,7 @@ def sample(n: int, seed: int, space: str) -> list[str]:
         DataError: n is negative or above 38,416 (HiAML) or 100,000, or the space does not exist.
     """
     check_space(space, FAMILIES, _NAME)
-    check_count(n, len(HIAML_BLOCKS) ** _STAGES if space == "hiaml" else 100_000, f"{_NAME} {space}")
+    check_count(n, _SIZES[space], f"{_NAME} {space}")
     rng = np.random.default_rng(seed)
     if space == "hiaml":
         names = list(HIAML_BLOCKS)
@@ -205,20 +206,8 @@ class _Builder(OnnxBuilder):
 
     def line(self, x: Value, channels: int, kernel: int, stride: int, vertical: bool) -> Value:
         """A convolution with bias and batch norm over one axis, of kernel and stride on that axis only."""
-        reach = kernel // 2
-        along, across = (
-            (x.shape[1 if vertical else 2] + 2 * reach - kernel) // stride + 1,
-            x.shape[2 if vertical else 1],
-        )
-        name = self._fresh("Conv")
-        pair = (kernel, 1) if vertical else (1, kernel)
-        inputs = [x.name, self._weight(f"{name}.weight", (channels, x.shape[0], *pair))]
-        inputs.append(self._weight(f"{name}.bias", (channels,)))
-        pads = (reach, 0, reach, 0) if vertical else (0, reach, 0, reach)
-        strides = (stride, 1) if vertical else (1, stride)
-        shape = (channels, along, across) if vertical else (channels, across, along)
-        y = self._emit("Conv", inputs, shape, {"kernel_shape": pair, "pads": pads, "strides": strides}, name)
-        return self.batch_norm(y)
+        pair, strides = ((kernel, 1), (stride, 1)) if vertical else ((1, kernel), (1, stride))
+        return self.batch_norm(self.conv(x, channels, kernel=pair, stride=strides, bias=True))
 
 
 def _order(content: Any) -> str:
@@ -538,6 +527,7 @@ def _draw_inception(rng: np.random.Generator) -> dict[str, Any]:
 
 
 SPACES = {
-    space: Space(TASKS, build, no_labels(f"{_NAME} {space}", TASKS), partial(sample, space=space)) for space in FAMILIES
+    space: Space(TASKS, _SIZES[space], build, no_labels(f"{_NAME} {space}", TASKS), partial(sample, space=space))
+    for space in FAMILIES
 }
 """The three families: hiaml, inception and two_path."""

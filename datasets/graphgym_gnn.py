@@ -32,6 +32,7 @@ from .extracts import read_extract
 from .gnn_layers import GnnBuilder
 from .onnx_builder import Value
 from .raw_files import check_spec, check_task, number, raw_path, read_csv_rows
+from .space import check_count
 
 _FILE = "design_v2_grid_round2_val.csv"
 LINK_TABLE = "gnn_link.csv.gz"
@@ -94,6 +95,8 @@ def _tasks() -> dict[str, _Task]:
 _TASKS = _tasks()
 TASKS = tuple(_TASKS)
 """Six node and six graph data sets, ten pairs of feature and statistic for two synthetic ones each, 11 link tasks."""
+SIZE = 1_944
+"""Specs that `sample` gives at most."""
 
 
 class Design(NamedTuple):
@@ -205,9 +208,8 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above the size of the space.
     """
+    check_count(n, SIZE, "GraphGym")
     specs = _all_specs()
-    if not 0 <= n <= len(specs):
-        raise DataError(f"GraphGym has {len(specs):,} designs, cannot sample {n:,}")
     return [specs[i] for i in np.random.default_rng(seed).choice(len(specs), n, replace=False)]
 
 

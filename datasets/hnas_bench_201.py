@@ -25,9 +25,12 @@ from .nas_bench_201 import EDGES as CELL_EDGES
 from .nas_bench_201 import reduction_block
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_task
-from .unlabelled import check_count, no_labels, shown
+from .space import check_count
+from .unlabelled import no_labels, shown
 
 TASKS = ("cifar10", "cifar100", "imagenet16_120", "addnist", "cifartile")
+SIZE = 100_000
+"""Specs that `sample` gives at most."""
 GRAMMAR: dict[str, tuple[tuple[str, ...], ...]] = {
     "D2": (("Linear3", "D1", "D1", "D0"), ("Linear3", "D0", "D1", "D1"), ("Linear4", "D1", "D1", "D0", "D0")),
     "D1": (
@@ -138,7 +141,7 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 100,000.
     """
-    check_count(n, 100_000, _NAME)
+    check_count(n, SIZE, _NAME)
     rng = np.random.default_rng(seed)
     found: dict[str, None] = {}
     while len(found) < n:

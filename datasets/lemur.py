@@ -27,11 +27,14 @@ from onnx import ModelProto
 from ..encoders.errors import DataError
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_task, field, number, parse_json, raw_path, zip_members
+from .space import check_count
 
 WHEEL = "nn_dataset-2.1.2-py3-none-any.whl"
 """The published file, from PyPI; later releases carry no results."""
 
 TASKS = ("cifar10",)
+SIZE = 35
+"""Specs that `sample` gives at most."""
 _EPOCHS = 5
 _RECIPE = {"lr": 0.01, "batch": 16, "momentum": 0.9, "dropout": 0.2, "transform": "norm_flip"}
 _SPEC = re.compile(r"N=([1-5]),num_columns=([1-7])")
@@ -116,9 +119,8 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 35.
     """
+    check_count(n, SIZE, "LEMUR FractalNet")
     specs = [spec_of(FractalNet(units, columns)) for units in range(1, 6) for columns in range(1, 8)]
-    if not 0 <= n <= len(specs):
-        raise DataError(f"LEMUR FractalNet has {len(specs)} networks, cannot sample {n:,}")
     return [specs[i] for i in np.random.default_rng(seed).choice(len(specs), n, replace=False)]
 
 

@@ -47,12 +47,13 @@ from .raw_files import (
     read_json_object,
     read_text,
 )
-from .space import Space
+from .space import Space, check_count
 
 UNIT = "minus nats per token"
 CONTEXT = 2048
 
 _TASKS = {"openlm": ("openlm",), "gemstones": ("fineweb_edu",)}
+_SIZES = {"openlm": 2_530, "gemstones": 1_014}
 _GRID = "grid.json"
 _LOSSES = "fineweb_edu_losses_combined.jsonl"
 _LAST_TOKENS = 350_119_526_400
@@ -145,13 +146,12 @@ def sample(n: int, seed: int, space: str) -> list[str]:
         DataError: n is negative or above the size of the grid, or the space does not exist.
     """
     check_space(space, _TASKS, "lm_scaling")
+    check_count(n, _SIZES[space], f"lm_scaling/{space}")
     if space == "openlm":
         choices = product(range(96, 1025, 32), range(2, 25), (4, 8, 12, 16))
         specs = [f"d={d}_l={layers}_h={h}" for d, layers, h in choices if d // h % 2 == 0]
     else:
         specs = [f"{width}x{depth}" for width, depth in product((384, *range(256, 3073, 256)), range(3, 81))]
-    if not 0 <= n <= len(specs):
-        raise DataError(f"lm_scaling/{space} has {len(specs):,} networks to draw from, cannot sample {n:,}")
     return [specs[i] for i in np.random.default_rng(seed).choice(len(specs), n, replace=False)]
 
 
@@ -246,7 +246,13 @@ def _gemstones(paths: Mapping[str, Path]) -> dict[str, tuple[float, int]]:
 
 
 SPACES = {
-    space: Space(tasks, partial(build, space=space), partial(read_labels, space=space), partial(sample, space=space))
+    space: Space(
+        tasks,
+        _SIZES[space],
+        partial(build, space=space),
+        partial(read_labels, space=space),
+        partial(sample, space=space),
+    )
     for space, tasks in _TASKS.items()
 }
 """The two studies: openlm and gemstones."""

@@ -22,8 +22,11 @@ from onnx import ModelProto
 from ..encoders.errors import DataError
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_spec, check_task, column, field, read_json_object
+from .space import check_count
 
 TASKS = ("cifar10",)
+SIZE = 100_000
+"""Specs that `sample` gives at most."""
 OPERATIONS = ("maxpool3x3", "conv1x1-bn-relu", "conv3x3-bn-relu")
 MAX_VERTICES = 7
 MAX_EDGES = 9
@@ -31,7 +34,6 @@ MAX_EDGES = 9
 _FILE = "zc_nasbench101.json"
 _CODES = dict(enumerate(("input", "output", *OPERATIONS)))
 _KEY = re.compile(r"\([0-9](, [0-9]){55}\)")
-_SAMPLE_LIMIT = 100_000
 
 
 class Cell(NamedTuple):
@@ -137,8 +139,7 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 100,000.
     """
-    if not 0 <= n <= _SAMPLE_LIMIT:
-        raise DataError(f"NAS-Bench-101: can sample 0 to {_SAMPLE_LIMIT:,} cells, not {n:,}")
+    check_count(n, SIZE, "NAS-Bench-101")
     rng = np.random.default_rng(seed)
     found: dict[str, None] = {}
     while len(found) < n:

@@ -19,10 +19,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ..encoders.errors import DataError
+from .extracts import read_extract
 from .onnx_builder import OnnxBuilder, Value
-from .raw_files import check_spec, check_task, column, read_json_object
+from .raw_files import check_spec, check_task, column, number, read_json_object
+from .space import Labelled, check_count
 
 TASKS = ("cifar10", "cifar100", "imagenet16_120")
+SIZE = 15_625
+"""Specs that `sample` gives at most."""
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
 """(to, from) of the six edges, in the order of the cell string."""
@@ -33,6 +37,19 @@ _FILES = {
     "cifar10": "nasbench201_cifar10.json",
     "cifar100": "nasbench201_cifar100.json",
     "imagenet16_120": "nasbench201_imagenet.json",
+}
+HARDWARE = "hw_nas_bench_cifar10.csv.gz"
+_HARDWARE_UNITS = {
+    "edgegpu_latency": "ms",
+    "edgegpu_energy": "mj",
+    "raspi4_latency": "ms",
+    "edgetpu_latency": "ms",
+    "pixel3_latency": "ms",
+    "eyeriss_latency": "ms",
+    "eyeriss_energy": "mj",
+    "eyeriss_arithmetic_intensity": "ops_per_bit",
+    "fpga_latency": "ms",
+    "fpga_energy": "mj",
 }
 _CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet16_120": 120}
 _SIZES = {"cifar10": 32, "cifar100": 32, "imagenet16_120": 16}
@@ -111,15 +128,30 @@ def read_labels(paths: Mapping[str, Path], task: str) -> tuple[list[str], NDArra
     return [check_spec(spec, parse, name) for spec in rows], column(rows, "test_acc_200", name)
 
 
+def read_side(paths: Mapping[str, Path], task: str) -> Labelled:
+    """Latency and energy of every network for CIFAR-10 on six devices (C. Li et al., HW-NAS-Bench, ICLR 2021).
+
+    Raises:
+        DataError: The file is missing or damaged, or the task is not `cifar10`.
+    """
+    check_task(task, ("cifar10",), "HW-NAS-Bench")
+    rows = read_extract(paths, HARDWARE, ("arch_str", *_HARDWARE_UNITS))
+    specs = [check_spec(row["arch_str"], parse, source) for source, row in rows]
+    side = {
+        f"{name}_{unit}": np.array([number(row[name], f"{source}, {name}") for source, row in rows])
+        for name, unit in _HARDWARE_UNITS.items()
+    }
+    return specs, side
+
+
 def sample(n: int, seed: int) -> list[str]:
     """Draw `n` different cell strings uniformly; the same for the same seed.
 
     Raises:
         DataError: n is negative or above 15,625.
     """
+    check_count(n, SIZE, "NAS-Bench-201")
     cells = [spec_of(operations) for operations in product(OPERATIONS, repeat=len(EDGES))]
-    if not 0 <= n <= len(cells):
-        raise DataError(f"NAS-Bench-201 has {len(cells):,} cells, cannot sample {n:,}")
     return [cells[i] for i in np.random.default_rng(seed).choice(len(cells), n, replace=False)]
 
 

@@ -34,9 +34,11 @@ from .darts import OPERATIONS as DARTS_OPERATIONS
 from .darts import Edges
 from .nds import CellNetwork, Genotype, cell_model
 from .raw_files import check_task, field, number, parse_json, raw_path, read_text, zip_members
-from .unlabelled import check_count
+from .space import check_count
 
 TASKS = ("cifar10",)
+SIZE = 1_000_000
+"""Specs that `sample` gives at most."""
 OPERATIONS = tuple(op for op in DARTS_OPERATIONS if op != "none")
 CHANNELS = 32
 CELLS = 8
@@ -45,7 +47,6 @@ PREFIX = "NetworkSelectorDatasetInfo:darts:"
 _VERTICES = (2, 3, 4, 5)
 _FIRST_EDGE = {2: 0, 3: 2, 4: 5, 5: 9}
 _RESULT = re.compile(r"results[^/]*\.json")
-_SAMPLE_LIMIT = 1_000_000
 
 
 def parse(spec: str) -> tuple[Edges, Edges]:
@@ -148,7 +149,7 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 1,000,000.
     """
-    check_count(n, _SAMPLE_LIMIT, "NAS-Bench-301")
+    check_count(n, SIZE, "NAS-Bench-301")
     rng = np.random.default_rng(seed)
     found: dict[str, None] = {}
     while len(found) < n:

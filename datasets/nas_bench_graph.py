@@ -30,6 +30,7 @@ from .gnn_layers import GnnBuilder
 from .onnx_builder import Value
 from .pickled_numbers import read_pickled_numbers
 from .raw_files import check_spec, check_task, number, raw_path, zip_members
+from .space import check_count
 
 TABLE = "nas_bench_graph.csv.gz"
 """The extract of the published files; `read_labels` takes it where those are not given."""
@@ -52,28 +53,36 @@ LINKS = (
 _HEADS = 4
 
 
-class _Data(NamedTuple):
-    """A data set and its tuned network: features and classes, width, linear layers before and after the cell."""
+class Layers(NamedTuple):
+    """What is tuned for a data set: the width, and the linear layers before and after the cell."""
 
-    features: int
-    classes: int
     width: int
     before: int
     after: int
 
 
+class _Data(NamedTuple):
+    """A data set, its features and classes, and the layers tuned for it."""
+
+    features: int
+    classes: int
+    layers: Layers
+
+
 _DATA = {
-    "cora": _Data(1433, 7, 256, 0, 1),
-    "citeseer": _Data(3703, 6, 256, 0, 1),
-    "pubmed": _Data(500, 3, 128, 0, 0),
-    "cs": _Data(6805, 15, 128, 1, 0),
-    "physics": _Data(8415, 5, 256, 1, 0),
-    "photo": _Data(745, 8, 128, 0, 0),
-    "computers": _Data(767, 10, 64, 1, 1),
-    "arxiv": _Data(128, 40, 128, 0, 1),
-    "proteins": _Data(8, 112, 256, 1, 1),
+    "cora": _Data(1433, 7, Layers(256, 0, 1)),
+    "citeseer": _Data(3703, 6, Layers(256, 0, 1)),
+    "pubmed": _Data(500, 3, Layers(128, 0, 0)),
+    "cs": _Data(6805, 15, Layers(128, 1, 0)),
+    "physics": _Data(8415, 5, Layers(256, 1, 0)),
+    "photo": _Data(745, 8, Layers(128, 0, 0)),
+    "computers": _Data(767, 10, Layers(64, 1, 1)),
+    "arxiv": _Data(128, 40, Layers(128, 0, 1)),
+    "proteins": _Data(8, 112, Layers(256, 1, 1)),
 }
 TASKS = tuple(_DATA)
+SIZE = 33_550
+"""Specs that `sample` gives at most."""
 
 
 class Cell(NamedTuple):
@@ -124,27 +133,29 @@ def spec_of(cell: Cell) -> str:
     return f"{'-'.join(map(str, cell.links))}|{'-'.join(cell.operations)}"
 
 
-def build(spec: str, task: str) -> ModelProto:
+def build(spec: str, task: str, layers: Layers | None = None) -> ModelProto:
     """The network of a cell with the features, classes and tuned widths of a data set.
 
-    Inputs are `features` (32, F) and `adjacency` (32, 32), the output is (32, classes).
+    Inputs are `features` (32, F) and `adjacency` (32, 32), the output is (32, classes). Other `layers` than
+    the tuned ones can be given.
 
     Raises:
         DataError: The spec or the task does not exist.
     """
     check_task(task, TASKS, "NAS-Bench-Graph")
     cell, data = parse(spec), _DATA[task]
+    width, before, after = layers or data.layers
     b = GnnBuilder(spec, data.features)
-    states: list[Value] = [b.linear(b.input, data.width) if data.before else b.input]
+    states: list[Value] = [b.linear(b.input, width) if before else b.input]
     for link, op in zip(cell.links, cell.operations, strict=True):
         x = states[link]
-        if data.before or not cell.raw[link]:
+        if before or not cell.raw[link]:
             x = b.relu(b.batch_norm(x))
-        states.append(_operation(b, x, op, data.width))
+        states.append(_operation(b, x, op, width))
     leaves = [states[leaf] for leaf in cell.leaves]
     x = b.relu(leaves[0] if len(leaves) == 1 else b.concat(leaves, axis=1))
-    for _ in range(data.after):
-        x = b.linear(x, data.width)
+    for _ in range(after):
+        x = b.linear(x, width)
     return b.build(b.linear(x, data.classes))
 
 
@@ -167,22 +178,24 @@ def published_costs(paths: Mapping[str, Path], task: str) -> tuple[NDArray[np.fl
     """Published parameters (wheel or `<task>.bench`) less those without any effect, in the order of `read_labels`.
 
     The source counts a batch norm for every operation, also where the input is raw and none is applied, and the second
-    weight of an ARMA filter (width x width), which a filter of one step never uses. 1,567 networks of `physics` have no
-    whole number: the source is the mean of three trainings, one of which used half the width.
+    weight of an ARMA filter (width x width), which a filter of one step never uses. The numbers of 1,567
+    networks of `physics` are not whole: they are means of three trainings, one of which had 128 channels instead of 256
+    and no layer before the cell.
 
     Raises:
         DataError: The file is missing or damaged, or the task does not exist.
     """
     check_task(task, TASKS, "NAS-Bench-Graph")
     rows = _published(paths, task)
-    width = _DATA[task].width
-    costs = []
-    for spec in sorted(rows):
-        cell = parse(spec)
-        idle = 0 if _DATA[task].before else sum(cell.raw[link] for link in cell.links)
-        unused = 2 * width * idle + width * width * cell.operations.count("arma")
-        costs.append(round(1e6 * rows[spec]["para"], 2) - unused)
-    return np.array(costs), None
+    layers = _DATA[task].layers
+    return np.array([round(1e6 * rows[spec]["para"], 2) - without_effect(spec, layers) for spec in sorted(rows)]), None
+
+
+def without_effect(spec: str, layers: Layers) -> int:
+    """Parameters that the source counts for a network with these layers, and that have no effect."""
+    cell = parse(spec)
+    idle = 0 if layers.before else sum(cell.raw[link] for link in cell.links)
+    return 2 * layers.width * idle + layers.width**2 * cell.operations.count("arma")
 
 
 def sample(n: int, seed: int) -> list[str]:
@@ -193,9 +206,8 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above the size of the space.
     """
+    check_count(n, SIZE, "NAS-Bench-Graph")
     specs = _all_specs()
-    if not 0 <= n <= len(specs):
-        raise DataError(f"NAS-Bench-Graph has {len(specs):,} networks, cannot sample {n:,}")
     return [specs[i] for i in np.random.default_rng(seed).choice(len(specs), n, replace=False)]
 
 

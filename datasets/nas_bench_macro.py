@@ -18,8 +18,11 @@ from onnx import ModelProto
 from ..encoders.errors import DataError
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_spec, check_task, column, read_json_object
+from .space import check_count
 
 TASKS = ("cifar10",)
+SIZE = 3**8
+"""Specs that `sample` gives at most."""
 _FILE = "nas-bench-macro_cifar10.json"
 _STAGES = ((64, 2), (128, 3), (256, 3))
 _LAYERS = 8
@@ -85,10 +88,8 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 6,561.
     """
-    total = 3**_LAYERS
-    if not 0 <= n <= total:
-        raise DataError(f"NAS-Bench-Macro has {total:,} networks, cannot sample {n:,}")
-    chosen = np.random.default_rng(seed).choice(total, n, replace=False)
+    check_count(n, SIZE, "NAS-Bench-Macro")
+    chosen = np.random.default_rng(seed).choice(SIZE, n, replace=False)
     return [np.base_repr(i, 3).zfill(_LAYERS) for i in chosen]
 
 

@@ -30,6 +30,7 @@ from .array_builder import ArrayBuilder
 from .extracts import read_extract
 from .onnx_builder import Value
 from .raw_files import check_spec, check_task, field, number, parse_json, raw_path, zip_members
+from .space import check_count
 
 TABLE = "nas_bench_nlp_wikitext2.csv.gz"
 """The extract of the WikiText-2 logs; `read_labels` takes it where the published logs are not given."""
@@ -38,6 +39,8 @@ UNIT = "minus nats per word"
 
 _VOCABULARY = {"wikitext2": 33_278, "ptb": 10_000}
 TASKS = tuple(_VOCABULARY)
+SIZE = 1_000_000
+"""Specs that `sample` gives at most."""
 _LOGS = {"wikitext2": "logs_wikitext2.zip", "ptb": "logs_ptb.zip"}
 _EMBEDDING, _HIDDEN, _LAYERS = 400, 600, 3
 _MAX_NODES = 200
@@ -164,8 +167,7 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 1,000,000.
     """
-    if not 0 <= n <= 1_000_000:
-        raise DataError(f"NAS-Bench-NLP: can sample 0 to 1,000,000 cells, not {n:,}")
+    check_count(n, SIZE, "NAS-Bench-NLP")
     rng = np.random.default_rng(seed)
     found: dict[str, None] = {}
     while len(found) < n:

@@ -47,6 +47,11 @@ _TASKS = {
     "nas_bench_301": tuple(_DATA),
     "transnas_bench_101_micro": ("svhn",),
 }
+_SIZES = {
+    "nas_bench_201": nas_bench_201.SIZE,
+    "nas_bench_301": darts.SIZE,
+    "transnas_bench_101_micro": transnas_bench_101.SPACES["micro"].SIZE,
+}
 _CHANNELS, _CELLS = 32, 8
 _PAIR = re.compile(r"\(([0-4]), ([0-6])\)")
 _COMPACT = re.compile(
@@ -177,7 +182,13 @@ _PARSERS: dict[str, Callable[[str], object]] = {
 }
 
 SPACES = {
-    space: Space(tasks, partial(build, space=space), partial(read_labels, space=space), partial(sample, space=space))
+    space: Space(
+        tasks,
+        _SIZES[space],
+        partial(build, space=space),
+        partial(read_labels, space=space),
+        partial(sample, space=space),
+    )
     for space, tasks in _TASKS.items()
 }
 """The three spaces."""

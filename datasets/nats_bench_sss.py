@@ -21,8 +21,11 @@ from ..encoders.errors import DataError
 from .nas_bench_201 import reduction_block, relu_conv_bn
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_spec, check_task, number, raw_path, read_text
+from .space import check_count
 
 TASKS = ("cifar10",)
+SIZE = 8**5
+"""Specs that `sample` gives at most."""
 WIDTHS = (8, 16, 24, 32, 40, 48, 56, 64)
 _FILE = "nats_cifar10_acc_rank.yml"
 _LINE = re.compile(r"'?([0-9:]+)'?: ([0-9.]+)")
@@ -85,10 +88,8 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 32,768.
     """
-    total = len(WIDTHS) ** 5
-    if not 0 <= n <= total:
-        raise DataError(f"the NATS-Bench size space has {total:,} networks, cannot sample {n:,}")
-    chosen = np.random.default_rng(seed).choice(total, n, replace=False)
+    check_count(n, SIZE, "NATS-Bench size space")
+    chosen = np.random.default_rng(seed).choice(SIZE, n, replace=False)
     return [":".join(str(WIDTHS[int(digit)]) for digit in f"{i:05o}") for i in chosen]
 
 

@@ -37,15 +37,15 @@ from ..encoders.errors import DataError
 from .darts import Edges, edge, factorized_reduce, relu_conv_bn, separable
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_space, check_task, field, number, parse_json, raw_path, read_text
-from .space import Space
-from .unlabelled import check_count
+from .space import Space, check_count
 
 TASKS = ("cifar10", "imagenet1k")
 """Every space has one of them: ImageNet if its name ends in `_in`."""
+SIZE = 1_000_000
+"""Specs that `sample` gives at most."""
 
 _CLASSES = {"cifar10": 10, "imagenet1k": 1000}
 _SIZES = {"cifar10": 32, "imagenet1k": 224}
-_SAMPLE_LIMIT = 1_000_000
 _MAX_DEPTH = 64
 _MAX_WIDTH = 4096
 
@@ -273,7 +273,7 @@ def cell_model(name: str, network: CellNetwork, task: str) -> ModelProto:
         task: "cifar10" (input 3x32x32) or "imagenet1k" (3x224x224).
     """
     genotype, width, depth = network
-    b = _CellBuilder(name, (3, _SIZES[task], _SIZES[task]))
+    b = OnnxBuilder(name, (3, _SIZES[task], _SIZES[task]))
     if task == "imagenet1k":
         x = b.relu(b.batch_norm(b.conv(b.input, width // 2, stride=2)))
         before = b.batch_norm(b.conv(x, width, stride=2))
@@ -322,7 +322,7 @@ def sample(n: int, seed: int, space: str) -> list[str]:
         DataError: n is negative or above 1,000,000, or the space does not exist.
     """
     check_space(space, _FILES, "NDS")
-    check_count(n, _SAMPLE_LIMIT, f"NDS {space}")
+    check_count(n, SIZE, f"NDS {space}")
     rng = np.random.default_rng(seed)
     base = space.removesuffix("_in")
     found: dict[str, None] = {}
@@ -471,26 +471,8 @@ def _one(rng: np.random.Generator, choices: tuple[_Choice, ...]) -> _Choice:
 # Networks
 
 
-class _CellBuilder(OnnxBuilder):
-    """Adds convolutions whose kernel and stride lie along one axis."""
-
-    def strip(self, x: Value, kernel: tuple[int, int], strides: tuple[int, int]) -> Value:
-        """A convolution of x (C, H, W) to as many channels; the resolution is kept at stride 1."""
-        channels, *sizes = x.shape
-        pads = (kernel[0] // 2, kernel[1] // 2)
-        shape = (
-            channels,
-            *((s + 2 * p - k) // d + 1 for s, p, k, d in zip(sizes, pads, kernel, strides, strict=True)),
-        )
-        name = self._fresh("Conv")
-        inputs = [x.name, self._weight(f"{name}.weight", (channels, channels, *kernel))]
-        return self._emit(
-            "Conv", inputs, shape, {"kernel_shape": kernel, "strides": strides, "pads": (*pads, *pads)}, name
-        )
-
-
 def _cell(
-    b: _CellBuilder, before: Value, x: Value, edges: Edges, given: Iterable[int], width: int, stride: int
+    b: OnnxBuilder, before: Value, x: Value, edges: Edges, given: Iterable[int], width: int, stride: int
 ) -> Value:
     enter = relu_conv_bn if before.shape[1:] == x.shape[1:] else factorized_reduce
     vertices = [enter(b, before, width), relu_conv_bn(b, x, width)]
@@ -503,13 +485,14 @@ def _cell(
     return outputs[0] if len(outputs) == 1 else b.concat(outputs)
 
 
-def _operation(b: _CellBuilder, x: Value, op: str, stride: int) -> Value:
+def _operation(b: OnnxBuilder, x: Value, op: str, stride: int) -> Value:
     kernel = int(op[-1]) if op[-1].isdigit() else 0
     match op:
         case "conv_1x1" | "conv_3x3":
             return b.batch_norm(b.conv(b.relu(x), x.shape[0], kernel=kernel, stride=stride))
         case "conv_3x1_1x3" | "conv_7x1_1x7":
-            return b.batch_norm(b.strip(b.strip(b.relu(x), (1, kernel), (1, stride)), (kernel, 1), (stride, 1)))
+            y = b.conv(b.relu(x), x.shape[0], kernel=(1, kernel), stride=(1, stride))
+            return b.batch_norm(b.conv(y, x.shape[0], kernel=(kernel, 1), stride=(stride, 1)))
         case "max_pool_5x5" | "max_pool_7x7":
             return b.max_pool(x, kernel=kernel, stride=stride, padding=kernel // 2)
         case "sep_conv_7x7":
@@ -576,6 +559,7 @@ def _rows(paths: Mapping[str, Path], task: str, space: str) -> dict[str, list[_R
 SPACES = {
     space: Space(
         (_task(space),),
+        SIZE,
         partial(build, space=space),
         partial(read_labels, space=space),
         partial(sample, space=space),

@@ -21,8 +21,11 @@ from ..encoders.errors import DataError
 from .accel_nasbench import squeeze_excite
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_spec, check_task, number, parse_json, raw_path, read_csv_rows
+from .space import check_count
 
 TASKS = ("imagenet1k",)
+SIZE = 1_000_000
+"""Specs that `sample` gives at most."""
 _FILES = (
     "mbnv3w10_evoga_acc.csv",
     "mbnv3w10_evonsga2_acc_macs.csv",
@@ -111,8 +114,7 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 1,000,000.
     """
-    if not 0 <= n <= 1_000_000:
-        raise DataError(f"OFA-MBv3: can sample 0 to 1,000,000 networks, not {n:,}")
+    check_count(n, SIZE, "OFA-MBv3")
     rng = np.random.default_rng(seed)
     found: dict[str, None] = {}
     while len(found) < n:

@@ -23,9 +23,12 @@ from onnx import ModelProto
 from ..encoders.errors import DataError
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_task, field, parse_json
-from .unlabelled import check_count, no_labels
+from .space import check_count
+from .unlabelled import no_labels
 
 TASKS = ("imagenet1k",)
+SIZE = 1_000_000
+"""Specs that `sample` gives at most."""
 BOTTLENECKS = (0.2, 0.25, 0.35)
 WIDTHS = (0.65, 0.8, 1.0)
 RESOLUTIONS = (128, 144, 160, 176, 192, 224, 240, 256)
@@ -36,7 +39,6 @@ _LEAST_DEPTHS = (2, 2, 4, 2)
 _MOST_DEPTHS = tuple(depth + max(_DEEPER) for depth in _LEAST_DEPTHS)
 _STAGE_WIDTHS = (256, 512, 1024, 2048)
 _STRIDES = (1, 2, 2, 2)
-_SAMPLE_LIMIT = 1_000_000
 
 
 class SubNetwork(NamedTuple):
@@ -97,7 +99,7 @@ def build(spec: str, task: str) -> ModelProto:
     """
     check_task(task, TASKS, "OFA-ResNet50")
     network = parse(spec)
-    b = _Builder(spec, (3, network.image_size, network.image_size))
+    b = OnnxBuilder(spec, (3, network.image_size, network.image_size))
     first, last, *factors = network.widths
     x = _convolution(b, b.input, _divisible(_divisible(64 * first) // 2), 3, 2)
     if network.stem:
@@ -121,7 +123,7 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 1,000,000.
     """
-    check_count(n, _SAMPLE_LIMIT, "OFA-ResNet50")
+    check_count(n, SIZE, "OFA-ResNet50")
     rng = np.random.default_rng(seed)
     found: dict[str, None] = {}
     while len(found) < n:
@@ -130,16 +132,6 @@ def sample(n: int, seed: int) -> list[str]:
         w = [int(at) for at in rng.integers(3, size=6)]
         found[spec_of(d, e, w, RESOLUTIONS[int(rng.integers(len(RESOLUTIONS)))])] = None
     return list(found)
-
-
-class _Builder(OnnxBuilder):
-    """Adds a pool that covers the edge."""
-
-    def halve(self, x: Value) -> Value:
-        """Average pooling 2x2 with stride 2; at odd sizes the last window is cut off at the edge."""
-        channels, height, width = x.shape
-        shape = (channels, -(-height // 2), -(-width // 2))
-        return self._emit("AveragePool", [x.name], shape, {"kernel_shape": (2, 2), "strides": (2, 2), "ceil_mode": 1})
 
 
 def _choices(values: Any, source: str, allowed: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -161,10 +153,14 @@ def _convolution(b: OnnxBuilder, x: Value, channels: int, kernel: int, stride: i
     return b.relu(b.batch_norm(b.conv(x, channels, kernel=kernel, stride=stride)))
 
 
-def _block(b: _Builder, x: Value, width: int, share: float, first: bool, stride: int) -> Value:
+def _halve(b: OnnxBuilder, x: Value) -> Value:
+    return b.avg_pool(x, kernel=2, stride=2, ceil_mode=True)
+
+
+def _block(b: OnnxBuilder, x: Value, width: int, share: float, first: bool, stride: int) -> Value:
     inner = _divisible(round(width * share))
     y = _convolution(b, _convolution(b, x, inner, 1, 1), inner, 3, stride)
     y = b.batch_norm(b.conv(y, width, kernel=1))
     if first:
-        x = b.batch_norm(b.conv(b.halve(x) if stride == 2 else x, width, kernel=1))
+        x = b.batch_norm(b.conv(_halve(b, x) if stride == 2 else x, width, kernel=1))
     return b.relu(b.add(y, x))

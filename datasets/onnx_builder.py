@@ -75,7 +75,7 @@ class OnnxBuilder:
         channels: int,
         *,
         kernel: int | tuple[int, int] = 3,
-        stride: int = 1,
+        stride: int | tuple[int, int] = 1,
         padding: int | tuple[int, int] | None = None,
         groups: int = 1,
         dilation: int = 1,
@@ -87,7 +87,7 @@ class OnnxBuilder:
             x: Input.
             channels: Output channels.
             kernel: Kernel height and width.
-            stride: Stride of both axes.
+            stride: Stride of both axes, or of each.
             padding: Zeros on every side, one number per axis; None keeps the resolution at stride 1.
             groups: Groups; `x.shape[0]` makes it depthwise.
             dilation: Dilation of both axes.
@@ -104,14 +104,15 @@ class OnnxBuilder:
             raise GraphError(
                 f"Conv from {in_channels} to {channels} channels: both must be divisible by the groups ({groups})"
             )
-        shape = (channels, *self._window("Conv", x, (tall, wide), stride, (pad_h, pad_w)))
+        strides = _pair(stride)
+        shape = (channels, *self._window("Conv", x, (tall, wide), strides, (pad_h, pad_w)))
         name = self._fresh("Conv")
         inputs = [x.name, self._weight(f"{name}.weight", (channels, in_channels // groups, height, width))]
         if bias:
             inputs.append(self._weight(f"{name}.bias", (channels,)))
         attributes: dict[str, _Attribute] = {"kernel_shape": (height, width)}
-        if stride != 1:
-            attributes["strides"] = (stride, stride)
+        if strides != (1, 1):
+            attributes["strides"] = strides
         if pad_h or pad_w:
             attributes["pads"] = (pad_h, pad_w, pad_h, pad_w)
         if dilation != 1:
@@ -212,12 +213,23 @@ class OnnxBuilder:
         return self._pool("MaxPool", x, kernel, stride, padding, {})
 
     def avg_pool(
-        self, x: Value, *, kernel: int, stride: int = 1, padding: int = 0, count_include_pad: bool = False
+        self,
+        x: Value,
+        *,
+        kernel: int,
+        stride: int = 1,
+        padding: int = 0,
+        count_include_pad: bool = False,
+        ceil_mode: bool = False,
     ) -> Value:
-        """Average pooling of x (C, H, W); padding counts in the mean only with `count_include_pad`."""
-        return self._pool(
-            "AveragePool", x, kernel, stride, padding, {"count_include_pad": 1} if count_include_pad else {}
-        )
+        """Average pooling of x (C, H, W); padding counts in the mean only with `count_include_pad`.
+
+        With `ceil_mode` a last window that reaches over the edge is kept, cut off at the edge.
+        """
+        attributes: dict[str, _Attribute] = {"count_include_pad": 1} if count_include_pad else {}
+        if ceil_mode:
+            attributes["ceil_mode"] = 1
+        return self._pool("AveragePool", x, kernel, stride, padding, attributes)
 
     def global_avg_pool(self, x: Value) -> Value:
         """The mean over H and W: (C, H, W) to (C, 1, 1)."""
@@ -359,18 +371,27 @@ class OnnxBuilder:
     def _pool(
         self, op: str, x: Value, kernel: int, stride: int, padding: int, attributes: dict[str, _Attribute]
     ) -> Value:
-        shape = (self._image(x, op)[0], *self._window(op, x, (kernel, kernel), stride, (padding, padding)))
+        sizes = self._window(
+            op, x, (kernel, kernel), (stride, stride), (padding, padding), ceil="ceil_mode" in attributes
+        )
+        shape = (self._image(x, op)[0], *sizes)
         attributes = {"kernel_shape": (kernel, kernel), "strides": (stride, stride), **attributes}
         if padding:
             attributes["pads"] = (padding,) * 4
         return self._emit(op, [x.name], shape, attributes)
 
     def _window(
-        self, op: str, x: Value, window: tuple[int, int], stride: int, padding: tuple[int, int]
+        self,
+        op: str,
+        x: Value,
+        window: tuple[int, int],
+        strides: tuple[int, int],
+        padding: tuple[int, int],
+        ceil: bool = False,
     ) -> tuple[int, int]:
         height, width = (
-            (size + 2 * pad - reach) // stride + 1
-            for size, reach, pad in zip(x.shape[1:], window, padding, strict=True)
+            (size + 2 * pad - reach + (step - 1) * ceil) // step + 1
+            for size, reach, pad, step in zip(x.shape[1:], window, padding, strides, strict=True)
         )
         if height < 1 or width < 1:
             raise GraphError(f"{op} with a window of {window} and padding {padding} does not fit into {x.shape}")

@@ -22,11 +22,13 @@ from onnx import ModelProto
 
 from ..encoders.errors import DataError
 from .raw_files import check_space, check_task, parse_json
-from .space import Space
-from .unlabelled import check_count, no_labels
+from .space import Space, check_count
+from .unlabelled import no_labels
 from .vit_builder import VitBuilder
 
 TASKS = ("imagenet1k",)
+SIZE = 4_320
+"""Networks of each of the three spaces."""
 MLP_RATIOS = (2, 4, 6, 8)
 DEPTHS = ((1, 2, 3), (4, 6, 8), (2, 4, 6))
 """Layers that each stage may have."""
@@ -144,7 +146,7 @@ def sample(n: int, seed: int, space: str) -> list[str]:
         if first <= second <= third
         for short, long, end in product(*DEPTHS)
     ]
-    check_count(n, len(networks), f"{_NAME} {space}")
+    check_count(n, SIZE, f"{_NAME} {space}")
     return [spec_of(networks[at]) for at in np.random.default_rng(seed).choice(len(networks), n, replace=False)]
 
 
@@ -159,6 +161,7 @@ def _allowed(heads: object, base: object, choices: Choices) -> bool:
 
 
 SPACES = {
-    space: Space(TASKS, build, no_labels(f"{_NAME} {space}", TASKS), partial(sample, space=space)) for space in CHOICES
+    space: Space(TASKS, SIZE, build, no_labels(f"{_NAME} {space}", TASKS), partial(sample, space=space))
+    for space in CHOICES
 }
 """The three spaces: tiny, xs and small."""

@@ -19,9 +19,12 @@ from onnx import ModelProto
 from ..encoders.errors import DataError
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_task
-from .unlabelled import check_count, no_labels
+from .space import check_count
+from .unlabelled import no_labels
 
 TASKS = ("imagenet1k",)
+SIZE = 1_000_000
+"""Specs that `sample` gives at most."""
 OPERATIONS = ("3x3_MBConv3", "3x3_MBConv6", "5x5_MBConv3", "5x5_MBConv6", "7x7_MBConv3", "7x7_MBConv6")
 ZERO = "Zero"
 LAYERS = (4, 4, 4, 4, 4, 1)
@@ -31,7 +34,6 @@ WIDTHS = (32, 16, 24, 40, 80, 96, 192, 320, 1280)
 
 _STRIDES = (2, 2, 2, 1, 2, 1)
 _OPERATION = re.compile(r"([357])x\1_MBConv([36])")
-_SAMPLE_LIMIT = 1_000_000
 
 
 def parse(spec: str) -> tuple[tuple[str, ...], ...]:
@@ -102,7 +104,7 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 1,000,000.
     """
-    check_count(n, _SAMPLE_LIMIT, "ProxylessNAS")
+    check_count(n, SIZE, "ProxylessNAS")
     rng = np.random.default_rng(seed)
     choices = (*OPERATIONS, ZERO)
     found: dict[str, None] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,7 @@ class RawFile:
         tasks: Tasks that need it; empty: all.
         package: `name==version` of the package on PyPI that is the file; empty if it is none.
         table: Whether it is a table made out of published files, which nobody offers for download.
+        side: Whether only the side numbers need it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class RawFile:
     tasks: tuple[str, ...] = ()
     package: str = ""
     table: bool = False
+    side: bool = False
 
     @property
     def origin(self) -> str:
@@ -61,11 +63,15 @@ class TaskRecord:
         name: Data set the labels were measured on.
         label: The label budget in words: split, epochs, seeds, own or shared weights.
         noise: Standard deviation between trainings of one network, percentage points; None where nobody measured it.
+        unit: Unit of the labels; any but "percent" teaches and measures ranks only.
+        side: Further numbers of each network that `load_benchmark(..., side=True)` gives, their units in their names.
     """
 
     name: str
     label: str
     noise: float | None = None
+    unit: str = "percent"
+    side: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,6 @@ class BenchmarkRecord:
         tasks: Tasks with labels; the first is the default.
         files: Published files; none if the benchmark comes with archgauge, or is known by its definition only.
         alternatives: Files any one of which does instead of `files`.
-        unit: Unit of the labels; any but "percent" teaches and measures ranks only.
         definition: Whether the space is known by its definition only: networks can be built and drawn, labels are not
             at hand.
     """
@@ -96,7 +101,6 @@ class BenchmarkRecord:
     tasks: tuple[TaskRecord, ...]
     files: tuple[RawFile, ...]
     alternatives: tuple[RawFile, ...] = ()
-    unit: str = "percent"
     definition: bool = False
 
     @property
@@ -121,9 +125,9 @@ class BenchmarkRecord:
         names = [task.name for task in self.tasks]
         raise ConfigError(f"{self.name!r} has no task {name!r}{_near(str(name), names)}; it has {', '.join(names)}")
 
-    def files_for(self, task: str) -> tuple[RawFile, ...]:
-        """The files that the task needs."""
-        return tuple(file for file in self.files if not file.tasks or task in file.tasks)
+    def files_for(self, task: str, side: bool = False) -> tuple[RawFile, ...]:
+        """The files that the task needs, those for its side numbers only with `side`."""
+        return tuple(file for file in self.files if (not file.tasks or task in file.tasks) and (side or not file.side))
 
     def path(self, file: RawFile, root: str | os.PathLike[str] | None = None) -> Path:
         """Where a file lies: `<root>/<folder>/raw/<name>`, a table at `<root>/<folder>/<name>`."""
@@ -132,7 +136,8 @@ class BenchmarkRecord:
 
     def present(self, root: str | os.PathLike[str] | None = None, task: str | None = None) -> bool:
         """Whether the files (of all tasks, or of one) are there; it does not look into them."""
-        files = self.files if task is None else self.files_for(self.task(task).name)
+        names = [about.name for about in self.tasks] if task is None else [self.task(task).name]
+        files = [file for name in names for file in self.files_for(name)]
         if self.definition:
             return False
         return all(self.path(file, root).is_file() for file in files) or any(
@@ -177,6 +182,7 @@ def load_benchmark(
     download: bool = False,
     limit: int | None = None,
     seed: int = 0,
+    side: bool = False,
     cache: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
     workers: int | None = None,
@@ -193,12 +199,13 @@ def load_benchmark(
         download: Fetch files that are missing or damaged from where they were published.
         limit: Only so many networks, drawn at random before anything is built; more than there are gives all.
         seed: Seed of that draw.
+        side: Load the side numbers too, such as measured latencies, into `Benchmark.side`.
         cache: Cache folder; default `ARCHGAUGE_CACHE`, else the user's cache folder.
         progress: Show bars on stderr; None: if stderr is a terminal.
         workers: Processes that build graphs; default 2.
 
     Raises:
-        ConfigError: No such benchmark or task, or `limit` is below 1.
+        ConfigError: No such benchmark or task, `limit` is below 1, or there are no side numbers.
         DataError: A file is missing or is not what was published, or no labels are at hand.
         DownloadError: A file could not be fetched.
     """
@@ -208,18 +215,23 @@ def load_benchmark(
         raise ConfigError(f"limit is {limit}, expected 1 or more networks")
     if seed < 0:
         raise ConfigError(f"seed is {seed}, expected 0 or more")
+    if side and not about.side:
+        having = [f"{other.name}:{t.name}" for other in list_benchmarks() for t in other.tasks if t.side]
+        raise ConfigError(f"{name!r} has no side numbers for the task {about.name!r}; {', '.join(having)} have some")
     if not record.files and not record.definition:
         bench: Benchmark = builder(record.module).load(subset=record.space or None)
         chosen = _chosen(len(bench), limit, seed)
         return bench if chosen is None else bench.select(chosen)
-    paths = raw_paths(record, about.name, root=root, download=download, progress=progress)
-    specs, accuracy = builder(record.module, record.space).read_labels(paths, about.name)
+    paths = raw_paths(record, about.name, side=side, root=root, download=download, progress=progress)
+    space = builder(record.module, record.space)
+    specs, accuracy = space.read_labels(paths, about.name)
     return assemble(
         record,
         about.name,
         specs,
         accuracy,
         label=about.label,
+        side=_aligned(specs, *space.read_side(paths, about.name)) if side else None,
         limit=limit,
         seed=seed,
         cache=cache,
@@ -235,6 +247,7 @@ def assemble(
     accuracy: NDArray[np.float64],
     *,
     label: str,
+    side: Mapping[str, NDArray[np.float64]] | None = None,
     skipped: tuple[tuple[str, str], ...] = (),
     cached_as: str = "",
     limit: int | None = None,
@@ -249,8 +262,9 @@ def assemble(
         record: What is known of the benchmark; says who builds the networks, and what its relatives are.
         task: Data set the labels were measured on.
         specs: n specs.
-        accuracy: Shape (n,), in the record's unit.
+        accuracy: Shape (n,), in the task's unit.
         label: The label budget in words.
+        side: Further numbers by name, each of shape (n,); None: there are none.
         skipped: (name, reason) of the rows that were left out.
         cached_as: Name in the cache; default: the record's.
         limit: See `load_benchmark`; so are the rest.
@@ -281,7 +295,8 @@ def assemble(
         label=label,
         licence=record.licence,
         skipped=skipped,
-        unit=record.unit,
+        unit=record.task(task).unit,
+        side={name: values if chosen is None else values[chosen] for name, values in (side or {}).items()},
     )
 
 
@@ -289,6 +304,7 @@ def raw_paths(
     record: BenchmarkRecord,
     task: str,
     *,
+    side: bool = False,
     root: str | os.PathLike[str] | None = None,
     download: bool = False,
     progress: bool | None = None,
@@ -300,7 +316,7 @@ def raw_paths(
         DownloadError: A file could not be fetched.
     """
     paths = {}
-    files = record.files_for(task)
+    files = record.files_for(task, side)
     if not all(record.path(file, root).is_file() for file in files):
         files = next(((f,) for f in record.alternatives if record.path(f, root).is_file()), files)
     for file in files:
@@ -318,6 +334,15 @@ def raw_paths(
             verify(path, sha256=file.sha256, size=file.size)
         paths[file.name] = path
     return paths
+
+
+def _aligned(
+    specs: Sequence[str], measured: Sequence[str], side: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """The side numbers of `measured` in the order of `specs`; NaN where a spec has none."""
+    at = {spec: position for position, spec in enumerate(measured)}
+    places = np.array([at.get(spec, len(measured)) for spec in specs])
+    return {name: np.append(values, np.nan)[places] for name, values in side.items()}
 
 
 def _chosen(count: int, limit: int | None, seed: int) -> list[int] | None:
@@ -342,9 +367,15 @@ def _records() -> dict[str, BenchmarkRecord]:
 
 
 def _record(entry: dict[str, Any]) -> BenchmarkRecord:
-    shared = entry.get("label", ""), entry.get("noise")
     tasks = tuple(
-        TaskRecord(task["name"], task.get("label", shared[0]), task.get("noise", shared[1])) for task in entry["tasks"]
+        TaskRecord(
+            name=task["name"],
+            label=task.get("label", entry.get("label", "")),
+            noise=task.get("noise", entry.get("noise")),
+            unit=task.get("unit", entry.get("unit", "percent")),
+            side=tuple(task.get("side", ())),
+        )
+        for task in entry["tasks"]
     )
     files, alternatives = (
         tuple(_file(entry, file) for file in entry.get(kind, ())) for kind in ("files", "alternatives")
@@ -359,7 +390,6 @@ def _record(entry: dict[str, Any]) -> BenchmarkRecord:
         tasks=tasks,
         files=files,
         alternatives=alternatives,
-        unit=entry.get("unit", "percent"),
         definition=entry.get("definition", False),
     )
 
@@ -374,6 +404,7 @@ def _file(entry: dict[str, Any], file: dict[str, Any]) -> RawFile:
         tasks=tuple(file.get("tasks", ())),
         package=file.get("package", ""),
         table="table" in file,
+        side=file.get("side", False),
     )
 
 

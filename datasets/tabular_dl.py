@@ -33,6 +33,7 @@ from .array_builder import ArrayBuilder
 from .extracts import read_extract
 from .onnx_builder import Value
 from .raw_files import check_task, field, number, parse_json
+from .space import check_count
 
 TABLE = "tabular_dl.csv.gz"
 """The extract with the labels."""
@@ -57,6 +58,8 @@ _DATA = {
     "santander": _Data(200, 0, 0, 1),
 }
 TASKS = tuple(_DATA)
+SIZE = 1_000_000
+"""Specs that `sample` gives at most."""
 
 _HEADS = 8
 _SIZE = "([1-9][0-9]{0,3})"
@@ -175,8 +178,7 @@ def sample(n: int, seed: int) -> list[str]:
     Raises:
         DataError: n is negative or above 1,000,000.
     """
-    if not 0 <= n <= 1_000_000:
-        raise DataError(f"tabular_dl: can sample 0 to 1,000,000 networks, not {n:,}")
+    check_count(n, SIZE, "tabular_dl")
     rng = np.random.default_rng(seed)
     found: dict[str, None] = {}
     while len(found) < n:

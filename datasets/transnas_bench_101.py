@@ -6,8 +6,8 @@ al. 2022).
 
 A spec is the official string: `64-41414-1_02_333` (micro) or `64-2311-basic` (macro). For `class_object` and
 `class_scene` the network ends in its classifier; for the other tasks only the backbone is built, because the published
-decoders are the same for all networks; `jigsaw` takes one of its nine tiles. `room_layout` is left out: its label
-is a loss, not a share.
+decoders are the same for all networks; `jigsaw` takes one of its nine tiles. The label of `room_layout` is minus a
+loss, so it ranks networks but is no percentage.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from .darts import factorized_reduce
 from .nas_bench_201 import EDGES, relu_conv_bn
 from .onnx_builder import OnnxBuilder, Value
 from .raw_files import check_space, check_spec, check_task, field, number, parse_json, raw_path, zip_members
-from .space import Space
+from .space import Space, check_count
 
-TASKS = ("class_object", "class_scene", "jigsaw", "segmentsemantic", "autoencoder", "normal")
-"""Percent of top-1 (class_object, class_scene, jigsaw) and pixel accuracy; SSIM in percent (autoencoder, normal)."""
+TASKS = ("class_object", "class_scene", "jigsaw", "segmentsemantic", "autoencoder", "normal", "room_layout")
+"""Percent of top-1 (class_object, class_scene, jigsaw) and pixel accuracy; SSIM in percent (autoencoder, normal); minus
+the loss (room_layout)."""
 
 _FILES = {"micro": "all_benchmarks_zen.zip", "macro": "tnb101_macro_zen.zip"}
 _SIZES = {"micro": 4096, "macro": 3256}
@@ -81,7 +82,7 @@ def build(spec: str, task: str) -> ModelProto:
 
 
 def read_labels(paths: Mapping[str, Path], task: str, space: str) -> tuple[list[str], NDArray[np.float64]]:
-    """Specs and final validation values (percent) of a space, sorted by spec.
+    """Specs and final validation values (percent; minus the loss for room_layout) of a space, sorted by spec.
 
     Raises:
         DataError: The archive is missing or damaged, or the task or space does not exist.
@@ -113,13 +114,12 @@ def sample(n: int, seed: int, space: str) -> list[str]:
         DataError: n is negative or above the size of the space, or the space does not exist.
     """
     check_space(space, _FILES, "TransNAS-Bench-101")
+    check_count(n, _SIZES[space], f"TransNAS-Bench-101 {space}")
     if space == "micro":
         specs = [_micro_spec(operations) for operations in product("0123", repeat=6)]
     else:
         stages = ("".join(digits) for length in (4, 5, 6) for digits in product("1234", repeat=length))
         specs = [f"64-{digits}-basic" for digits in stages if _allowed(digits)]
-    if not 0 <= n <= len(specs):
-        raise DataError(f"TransNAS-Bench-101 {space} has {len(specs):,} networks, cannot sample {n:,}")
     return [specs[i] for i in np.random.default_rng(seed).choice(len(specs), n, replace=False)]
 
 
@@ -177,6 +177,7 @@ def _micro_edge(b: OnnxBuilder, x: Value, op: int, channels: int, stride: int) -
 
 
 SPACES = {
-    space: Space(TASKS, build, partial(read_labels, space=space), partial(sample, space=space)) for space in _FILES
+    space: Space(TASKS, _SIZES[space], build, partial(read_labels, space=space), partial(sample, space=space))
+    for space in _FILES
 }
 """The two spaces: micro and macro."""

@@ -32,12 +32,6 @@ def no_labels(space: str, tasks: tuple[str, ...]) -> Callable[[Mapping[str, Path
     return read_labels
 
 
-def check_count(n: int, most: int, space: str) -> None:
-    """Raise a `DataError` unless n different specs can be sampled, 0 to `most`."""
-    if not 0 <= n <= most:
-        raise DataError(f"{space}: can sample 0 to {most:,} networks, not {n:,}")
-
-
 def shown(spec: str) -> str:
     """A spec for an error message: quoted, and cut where it is long."""
     return repr(spec) if len(spec) <= 160 else f"{spec[:120]!r}... ({len(spec):,} characters)"

@@ -103,6 +103,18 @@ def test_select_keeps_everything_together() -> None:
         bench.select([1, 1])
 
 
+def test_side_numbers_follow_their_networks() -> None:
+    bench = benchmark(range(1, 7), side={"latency_ms": [1, 2, 3, 4, 5, 6]})
+    assert bench.select([3, 1]).side["latency_ms"].tolist() == [4, 2]
+    train, rest = bench.split(2, seed=1)
+    for part in (train, rest):
+        assert part.side["latency_ms"].tolist() == [bench.names.index(name) + 1 for name in part.names]
+    assert not bench.side["latency_ms"].flags.writeable
+    assert bench.distinct().side["latency_ms"].tolist() == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(DataError, match=r"side numbers 'x' have shape \(2,\), expected \(6,\)"):
+        benchmark(range(1, 7), side={"x": [1, 2]})
+
+
 def test_distinct_averages_duplicates() -> None:
     bench = benchmark([2, 1, 2, 3, 2], accuracy=[10, 20, 30, 40, 80], groups=("a", "b", "c", "d", "e"))
     once = bench.distinct()

@@ -16,105 +16,24 @@ from archgauge.datasets.onnx_builder import stored_costs, with_zero_weights
 from archgauge.datasets.vit_builder import VitBuilder
 from archgauge.encoders.errors import DataError, GraphError
 
-MODULES: dict[str, Any] = {
-    "autoformer": autoformer,
-    "pit": pit,
-    "hnas_bench_201": hnas_bench_201,
-    "einspace": einspace,
-    "gennape_families": gennape_families,
-}
-SPACES: dict[str, Any] = {
-    f"{name}/{space}": part
-    for name, module in MODULES.items()
+SPACES: dict[str, tuple[Any, Any]] = {
+    f"{name}/{space}": (module, part)
+    for name, module in (
+        ("autoformer", autoformer),
+        ("pit", pit),
+        ("hnas_bench_201", hnas_bench_201),
+        ("einspace", einspace),
+        ("gennape_families", gennape_families),
+    )
     for space, part in getattr(module, "SPACES", {"": module}).items()
 }
-every_space = pytest.mark.parametrize("name", SPACES)
 
 
-# --- all spaces -----------------------------------------------------------------------------------------------------
-
-
-@every_space
-def test_samples_are_valid_distinct_and_repeatable(assert_onnx_agrees: Callable[..., Any], name: str) -> None:
-    space = SPACES[name]
-    module = MODULES[name.split("/")[0]]
+@pytest.mark.parametrize("name", SPACES)
+def test_specs_are_written_in_one_way(name: str) -> None:
+    module, space = SPACES[name]
     specs = space.sample(12, 7)
-    assert space.sample(12, 7) == specs
-    assert space.sample(12, 8) != specs
-    assert len(set(specs)) == 12
-    assert space.sample(0, 0) == []
     assert [module.spec_of(module.parse(spec)) for spec in specs] == specs
-    for task in space.TASKS:
-        model = space.build(specs[0], task)
-        assert_onnx_agrees(model)
-    for spec in specs[:3]:
-        model = space.build(spec, space.TASKS[0])
-        graph = ag.read(model)
-        assert graph.unknown_ops == ()
-        assert np.isfinite(graph.macs)
-        assert graph.macs > 0
-        again = space.build(spec, space.TASKS[0])
-        assert again.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
-
-
-@pytest.mark.slow
-@every_space
-def test_many_samples_can_be_read(name: str) -> None:
-    space = SPACES[name]
-    for spec in space.sample(15 if name.startswith(("autoformer", "pit")) else 150, 11):
-        model = space.build(spec, space.TASKS[0])
-        onnx.checker.check_model(with_zero_weights(model), full_check=True)
-        graph = ag.read(model)
-        assert graph.unknown_ops == (), spec
-        assert np.isfinite(graph.macs), spec
-
-
-@every_space
-def test_impossible_samples_are_refused(name: str) -> None:
-    for n in (-1, 10_000_000):
-        with pytest.raises(DataError, match="sample"):
-            SPACES[name].sample(n, 0)
-
-
-@every_space
-def test_unknown_tasks_are_refused(name: str) -> None:
-    space = SPACES[name]
-    with pytest.raises(DataError, match="no task 'mnist'"):
-        space.build(space.sample(1, 0)[0], "mnist")
-    with pytest.raises(DataError, match="no task 'mnist'"):
-        space.read_labels({}, "mnist")
-
-
-@every_space
-def test_labels_are_refused_with_what_can_be_done(name: str) -> None:
-    space = SPACES[name]
-    with pytest.raises(DataError, match=r"by its definition only.*sample\(\) and build\(\)"):
-        space.read_labels({}, space.TASKS[0])
-
-
-@every_space
-def test_changed_specs_are_refused_or_are_other_networks(name: str) -> None:
-    """Every way of dropping one character of a spec gives an error or another valid spec, never a crash."""
-    space = SPACES[name]
-    spec = min(space.sample(8, 3), key=len)
-    messages: dict[str, str] = {}
-    for position in np.linspace(0, len(spec) - 1, min(len(spec), 150)).astype(int).tolist():
-        changed = spec[:position] + spec[position + 1 :]
-        try:
-            space.build(changed, space.TASKS[0])
-        except DataError as error:
-            messages[changed] = str(error)
-    assert len(messages) > min(len(spec), 150) // 3
-    for changed, message in messages.items():
-        assert repr(changed)[:60] in message
-        assert len(message) < 2000
-
-
-@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES.keys())
-@pytest.mark.parametrize("spec", ["", "[]", "null", "{}", "()", "[" * 5000, "x" * 100, "\x00", '{"depth":1}'])
-def test_nonsense_is_refused(module: Any, spec: str) -> None:
-    with pytest.raises(DataError):
-        module.parse(spec)
 
 
 # --- AutoFormer -----------------------------------------------------------------------------------------------------
