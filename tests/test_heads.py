@@ -11,7 +11,16 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from archgauge.encoders.errors import ConfigError
 from archgauge.predictor.heads import HEADS, Head, head_class, make_head, register_head
 
-QUICK = {"gbdt": {"n_trees": 30}, "mlp": {"steps": 30}, "extra_trees": {"n_trees": 20}, "gp": {}}
+QUICK = {
+    "gbdt": {"n_trees": 30},
+    "mlp": {"steps": 30},
+    "fuzzy_mlp": {"steps": 30},
+    "pairwise": {"steps": 30},
+    "extra_trees": {"n_trees": 20},
+    "gp": {},
+    "ridge": {},
+}
+LEAST_CORRELATION = {"ridge": 0.75}  # of a rule that is not linear
 
 
 def data(n=120, d=12, seed=0):
@@ -41,7 +50,7 @@ def test_every_head_is_tested():
 def test_learns_a_simple_rule(name):
     table, labels = data(250)
     head = make_head(name).fit(table[:200], labels[:200])
-    assert np.corrcoef(head.predict(table[200:]), labels[200:])[0, 1] > 0.85
+    assert np.corrcoef(head.predict(table[200:]), labels[200:])[0, 1] > LEAST_CORRELATION.get(name, 0.85)
 
 
 @pytest.mark.parametrize("name", sorted(HEADS))
@@ -91,7 +100,7 @@ def test_rows_without_weight_are_nearly_ignored(name):
     wrong[100:] = -5 * labels[100:]
     weights = np.where(np.arange(200) < 100, 1.0, 1e-9)
     head = make_head(name).fit(table, wrong, sample_weight=weights)
-    assert np.corrcoef(head.predict(table[:100]), labels[:100])[0, 1] > 0.8
+    assert np.corrcoef(head.predict(table[:100]), labels[:100])[0, 1] > LEAST_CORRELATION.get(name, 0.8)
 
 
 @pytest.mark.parametrize("name", [name for name in sorted(HEADS) if HEADS[name].takes_monotone])
