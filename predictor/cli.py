@@ -22,6 +22,7 @@ from .tables import aligned, json_text
 
 if TYPE_CHECKING:
     from .config import TrainConfig
+    from .grid import Cell
     from .model import Predictor
     from .score import Score
 
@@ -336,29 +337,114 @@ def finetune(
 @app.command()
 @_guarded
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(help="Benchmark to measure on, NAME or NAME:TASK.")],
+    benchmark: Annotated[
+        str | None, typer.Argument(help="Benchmark to measure on, NAME or NAME:TASK.", show_default=False)
+    ] = None,
     predictor: PredictorFolder = None,
-    limit: Annotated[int, typer.Option(help="Networks to measure on, drawn at random; 0: all.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Write the result as JSON to this file.")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Run a whole grid instead: leave-one-space-out, families-out, train-on, few-shot, in-space or zoo.",
+            show_default=False,
+        ),
+    ] = None,
+    ranker: Annotated[
+        list[str] | None,
+        typer.Option(help="What to measure by a protocol; repeat for several.  [default: archgauge]"),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Target of a protocol, NAME, NAME:TASK or NAME:TASK@NETWORKS (@0: all), or a set of targets, "
+            "`default` or `study`; repeat for several."
+        ),
+    ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Benchmark to learn from in a protocol, like --target; repeat for several.")
+    ] = None,
+    labels: Annotated[
+        list[int] | None, typer.Option(help="Numbers of labels for few-shot and in-space; repeat for several.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="Folds of families for zoo; 0: one family at a time.")] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds (or draws of the labels) of a protocol.", min=1)] = 3,
+    accuracy: Annotated[
+        bool, typer.Option("--accuracy", help="Also measure accuracies in percent and their intervals by a protocol.")
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Networks taken of each benchmark, drawn at random; 0: all.  [default: all; 400]", min=0),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of that draw (without a protocol).")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the result as JSON to this file; of a protocol: folder for result.json, table.txt and the "
+            "finished cells, so that a second run goes on where the first stopped.  [default: runs/PROTOCOL]"
+        ),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw a protocol's grid into this .png, .pdf or .svg.", show_default=False)
+    ] = None,
     data: Root = None,
     download: Download = False,
     as_json: Json = False,
 ) -> None:
-    """Measures a predictor on a benchmark beside the trivial rows (MACs, parameters, depth, convolutions)."""
+    """Measures a predictor on a benchmark, or rankers by a protocol, beside the trivial rows (MACs, parameters, …)."""
     from ..datasets.registry import load_benchmark
     from ..encoders.files import replacing
 
-    name, _, task = benchmark.partition(":")
-    target = load_benchmark(name, task or None, root=data, download=download, limit=limit or None, seed=seed)
-    result = _model(predictor).evaluate(target)
-    if out is not None:
-        with replacing(out) as file:
-            file.write(json_text(result.to_dict()).encode())
+    if (benchmark is None) == (protocol is None):
+        raise ConfigError("name a benchmark to measure a predictor on, or a --protocol to run, and not both")
+    if protocol is None:
+        only = {
+            "ranker": ranker,
+            "target": target,
+            "source": source,
+            "labels": labels,
+            "folds": folds,
+            "figure": figure,
+        }
+        if given := [name for name, value in only.items() if value is not None]:
+            raise ConfigError(f"--{given[0]} belongs to a --protocol, and none is named")
+        name, _, task = str(benchmark).partition(":")
+        bench = load_benchmark(name, task or None, root=data, download=download, limit=limit or None, seed=seed)
+        result = _model(predictor).evaluate(bench)
+        if out is not None:
+            with replacing(out) as file:
+                file.write(json_text(result.to_dict()).encode())
+        if as_json:
+            _print_json(result.to_dict())
+        else:
+            typer.echo(result.table())
+        return
+    if predictor is not None:
+        raise ConfigError("a protocol trains what it measures: name it with --ranker instead of --predictor")
+    from .figure import check_figure, draw
+    from .protocols import Run, run_protocol
+
+    if figure is not None:
+        check_figure(figure)
+    folder = out or Path("runs") / protocol
+    run = Run(
+        tuple(ranker or ("archgauge",)),
+        seeds=seeds,
+        limit=400 if limit is None else limit,
+        accuracy=accuracy,
+        folder=folder,
+        root=data,
+        download=download,
+        report=_show_cell,
+    )
+    grid = run_protocol(protocol, run, spaces=target, sources=source, labels=labels, folds=folds)
+    for file_name, text in (("result.json", json_text(grid.to_dict())), ("table.txt", f"{grid.table()}\n")):
+        with replacing(folder / file_name) as file:
+            file.write(text.encode())
+    if figure is not None:
+        draw(grid, figure)
     if as_json:
-        _print_json(result.to_dict())
+        _print_json(grid.to_dict())
     else:
-        typer.echo(result.table())
+        typer.echo(grid.table())
 
 
 @app.command()
@@ -445,6 +531,13 @@ def _table_title(config: TrainConfig) -> str:
 
 def _interactive() -> bool:
     return sys.stderr.isatty()
+
+
+def _show_cell(cell: Cell) -> None:
+    """A line on standard error for every result of a protocol as it comes."""
+    few = f", {cell.labels} labels" if cell.labels else ""
+    told = f"spearman {cell.metrics['spearman']:.3f}  kendall {cell.metrics['kendall']:.3f}"
+    typer.echo(f"{cell.row}, seed {cell.seed}: {cell.target}{few}: {told}  ({cell.seconds:.1f} s)", err=True)
 
 
 def _show_scores(scores: Sequence[Score], files: Sequence[str], as_json: bool) -> None:
