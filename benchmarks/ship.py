@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import archgauge as ag
+from archgauge.predictor.ranker import SHIPPED_OPTIONS
 
 SOURCES = (
     "imagenet_zoo",
@@ -28,6 +29,9 @@ SOURCES = (
     "accel_nasbench",
     "ofa_mbv3",
     "darts_trained/oncenas",
+    "nas_bench_suite_zero_extra/nas_bench_301:scifar100",
+    "enas_dvae",
+    "cvpr2022_nas_track2_vit:market1501",
 )
 TASKS = ("imagenet1k", "cifar10", "cifar100", "imagenet16_120")
 """Tasks the predictor gives accuracies for."""
@@ -48,15 +52,11 @@ def main() -> None:
     """Trains, saves, and says how long it took and how large it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, default=600, help="networks taken of each source")
-    parser.add_argument("--heads", nargs="+", default=["extra_trees", "gbdt"])
-    parser.add_argument("--seeds", type=int, default=2, help="members of each kind of head")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "predictor" / "shipped")
     options = parser.parse_args()
     start = time.perf_counter()
     sources = load_sources(options.limit)
-    small = {"extra_trees": {"min_leaf": 10}}  # larger leaves than by default keep the files small
-    predictor = ag.Predictor(heads=tuple(options.heads), n_seeds=options.seeds, options=small)
-    predictor.fit(sources, progress=True)
+    predictor = ag.Predictor(**SHIPPED_OPTIONS).fit(sources, progress=True)
     predictor.save(options.out)
     size = sum(file.stat().st_size for file in options.out.iterdir())
     print(f"{predictor!r}: {size / 1e6:.1f} MB in {options.out}, {time.perf_counter() - start:.0f} s")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..encoders.errors import ConfigError
 from .heads import Head, HeadState, head_class, make_head
 from .metrics import kendall
 from .seeding import generator, integer_seed
@@ -17,6 +18,64 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]
 HeadOptions = Mapping[str, Mapping[str, Any]]
 """Head name → options of its constructor."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A kind of head and the columns it sees: those of one encoder, and all that stand behind the encoders'.
+
+    Attributes:
+        head: Name of the head.
+        start: First column of its encoder.
+        stop: Column after its encoder's last.
+        width: Columns of all encoders together.
+        name: `head`, or `head@encoder` where there are several encoders.
+    """
+
+    head: str
+    start: int
+    stop: int
+    width: int
+    name: str
+
+    def of(self, table: Floats) -> Floats:
+        """The columns it sees of a table (n, d)."""
+        if self.stop - self.start == self.width:
+            return table
+        return np.hstack([table[:, self.start : self.stop], table[:, self.width :]])
+
+    def among(self, monotone: Sequence[int] | None) -> list[int] | None:
+        """The entries, one per column, for the columns it sees."""
+        if monotone is None:
+            return None
+        return [*monotone[self.start : self.stop], *monotone[self.width :]]
+
+
+def views_of(heads: Sequence[str], encoders: Mapping[str, int]) -> tuple[View, ...]:
+    """The views that names of heads stand for.
+
+    Args:
+        heads: `gbdt` (one view for each encoder) or `gbdt@statistics` (of that encoder only).
+        encoders: Name → number of columns, in the order of the table.
+
+    Raises:
+        ConfigError: A head names an encoder that is not there, or a view is named twice.
+    """
+    width, spans, start = sum(encoders.values()), {}, 0
+    for encoder, columns in encoders.items():
+        spans[encoder] = (start, start + columns)
+        start += columns
+    views = []
+    for entry in heads:
+        head, _, chosen = entry.partition("@")
+        if chosen and chosen not in spans:
+            raise ConfigError(f"head {entry!r} wants the encoder {chosen!r}, expected one of {', '.join(spans)}")
+        for encoder in (chosen,) if chosen else spans:
+            views.append(View(head, *spans[encoder], width, head if len(spans) == 1 else f"{head}@{encoder}"))
+    names = [view.name for view in views]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"heads are {', '.join(heads)}: {twice[0]} is there twice")
+    return tuple(views)
 
 
 @dataclass(frozen=True)
@@ -41,12 +100,12 @@ class Ensemble:
     """Fitted members and their blend.
 
     Attributes:
-        heads: Head names.
-        members: Fitted members of each head, in the order of `heads`.
-        blends: Blend of each head.
+        views: Heads and what they see.
+        members: Fitted members of each view, in the order of `views`.
+        blends: Blend of each view.
     """
 
-    heads: tuple[str, ...]
+    views: tuple[View, ...]
     members: tuple[tuple[Head, ...], ...]
     blends: tuple[HeadBlend, ...]
 
@@ -55,8 +114,8 @@ class Ensemble:
         if not len(table):
             return np.zeros((sum(map(len, self.members)), 0)), self._weights()
         rows = [
-            blend.slope * (member.predict(table) - blend.centre)
-            for blend, members in zip(self.blends, self.members, strict=True)
+            blend.slope * (member.predict(view.of(table)) - blend.centre)
+            for view, blend, members in zip(self.views, self.blends, self.members, strict=True)
             for member in members
         ]
         return np.stack(rows), self._weights()
@@ -70,17 +129,18 @@ class Ensemble:
 
     @classmethod
     def restore(
-        cls, heads: Sequence[str], states: Sequence[Sequence[HeadState]], blends: Sequence[HeadBlend]
+        cls, views: Sequence[View], states: Sequence[Sequence[HeadState]], blends: Sequence[HeadBlend]
     ) -> Ensemble:
         """The ensemble that gave `states`."""
         members = tuple(
-            tuple(head_class(name).restore(state) for state in parts) for name, parts in zip(heads, states, strict=True)
+            tuple(head_class(view.head).restore(state) for state in parts)
+            for view, parts in zip(views, states, strict=True)
         )
-        return cls(tuple(heads), members, tuple(blends))
+        return cls(tuple(views), members, tuple(blends))
 
 
 def fit_members(
-    heads: Sequence[str],
+    views: Sequence[View],
     table: Floats,
     labels: Floats,
     weights: Floats,
@@ -90,20 +150,23 @@ def fit_members(
     monotone: Sequence[int] | None = None,
     options: HeadOptions | None = None,
 ) -> tuple[tuple[Head, ...], ...]:
-    """Fit `n_seeds` members of every head (one, where the seed changes nothing)."""
+    """Fit `n_seeds` members of every view (one, where the seed changes nothing)."""
     return tuple(
         tuple(
-            make_head(name, seed=integer_seed(seed, name, i), monotone=monotone, options=(options or {}).get(name)).fit(
-                table, labels, weights
-            )
-            for i in range(n_seeds if head_class(name).seeded else 1)
+            make_head(
+                view.head,
+                seed=integer_seed(seed, view.name, i),
+                monotone=view.among(monotone),
+                options=(options or {}).get(view.head),
+            ).fit(view.of(table), labels, weights)
+            for i in range(n_seeds if head_class(view.head).seeded else 1)
         )
-        for name in heads
+        for view in views
     )
 
 
 def out_of_fold(
-    heads: Sequence[str],
+    views: Sequence[View],
     table: Floats,
     labels: Floats,
     weights: Floats,
@@ -113,17 +176,17 @@ def out_of_fold(
     monotone: Sequence[int] | None = None,
     options: HeadOptions | None = None,
 ) -> Floats:
-    """Output of every head for every row by a member that did not see the row's fold: (h, n).
+    """Output of every view for every row by a member that did not see the row's fold: (h, n).
 
     With a single fold there is nothing to learn from, and every output is 0.
     """
-    result = np.zeros((len(heads), len(table)))
+    result = np.zeros((len(views), len(table)))
     if len(np.unique(folds)) < 2:
         return result
     for fold in np.unique(folds):
         held = folds == fold
         members = fit_members(
-            heads,
+            views,
             table[~held],
             labels[~held],
             weights[~held],
@@ -132,8 +195,8 @@ def out_of_fold(
             monotone=monotone,
             options=options,
         )
-        for row, (member,) in enumerate(members):
-            result[row, held] = member.predict(table[held])
+        for row, (view, (member,)) in enumerate(zip(views, members, strict=True)):
+            result[row, held] = member.predict(view.of(table[held]))
     return result
 
 

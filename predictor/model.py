@@ -28,12 +28,14 @@ from .ensemble import (
     Ensemble,
     HeadBlend,
     HeadOptions,
+    View,
     assign_folds,
     blend_heads,
     combine,
     components,
     fit_members,
     out_of_fold,
+    views_of,
 )
 from .heads import HeadState, make_head
 from .metrics import kendall
@@ -98,6 +100,10 @@ class Prior:
     scale: float
     labels: int
 
+    def scores(self, plain: Floats) -> Floats:
+        """Its scores (n,) of features (n, d), of which the first columns are those of its own encoders."""
+        return self.predictor._rank_scores(plain[:, : len(self.predictor.columns)])
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -134,7 +140,8 @@ class Predictor:
 
     Args:
         encoders: Names of encoders, see `archgauge.encoders.registry`.
-        heads: Names of heads, see `archgauge.predictor.heads`.
+        heads: Names of heads, see `archgauge.predictor.heads`. With several encoders, `gbdt` is fitted on the columns
+            of each of them, `gbdt@statistics` on those of one.
         n_seeds: Members of each head that has a seed.
         seed: Seed of everything; the same seed gives the same predictor, byte for byte.
         monotone: Forbid trees to rate a network lower for being larger (the encoders say in which columns).
@@ -166,13 +173,15 @@ class Predictor:
         self.encoders = _names(encoders, "encoders")
         self.heads = _names(heads, "heads")
         self.options = {name: dict(values) for name, values in (options or {}).items()}
-        for head in dict.fromkeys((*self.heads, *self.options)):
+        for head in dict.fromkeys((*(name.partition("@")[0] for name in self.heads), *self.options)):
             make_head(head, options=self.options.get(head))
         if n_seeds < 1 or seed < 0:
             raise ConfigError(f"n_seeds is {n_seeds} and seed {seed}, expected at least 1 and 0")
         self.n_seeds, self.seed, self.monotone, self.pool = n_seeds, seed, monotone, pool
         self.cache = cache
         self._encoders: tuple[Encoder, ...] = tuple(get_encoder(name) for name in self.encoders)
+        widths = {encoder.name: len(encoder.columns) for encoder in self._encoders}
+        self._views: tuple[View, ...] = views_of(self.heads, widths)
         self._fitted: Fitted | None = None
 
     def __repr__(self) -> str:
@@ -245,7 +254,14 @@ class Predictor:
         self._fitted = self._learn(given, None, progress)
         return self
 
-    def finetune(self, few: Benchmark, *, heads: Sequence[str] | None = None, progress: bool = False) -> Predictor:
+    def finetune(
+        self,
+        few: Benchmark,
+        *,
+        heads: Sequence[str] | None = None,
+        encoders: Sequence[str] = ("graph",),
+        progress: bool = False,
+    ) -> Predictor:
         """A new predictor for one benchmark, from this one and a few labels; this one is left as it is.
 
         The heads see this predictor's score as one more feature, and their blend is drawn to it as if it were worth 12
@@ -253,7 +269,9 @@ class Predictor:
 
         Args:
             few: Networks with labels, 1 to some 10,000.
-            heads: Heads to fit; default: Gaussian process and boosted trees, from 200 labels on also an MLP.
+            heads: Heads to fit; default: a Gaussian process on each encoder and boosted trees on the first, from 200
+                labels on also an MLP on the first.
+            encoders: Encoders used beside this predictor's own.
             progress: Show progress while encoding.
 
         Returns:
@@ -262,20 +280,24 @@ class Predictor:
         Raises:
             NotFittedError: This predictor is not fitted.
         """
-        prior = self._like(self.heads)
+        prior = self._like(self.encoders, self.heads)
         prior._fitted = self.fitted
         scores = prior._rank_scores(self._table(few, progress))
         scale = float(scores.std()) if len(few) >= 3 else 0.0
         centre = float(np.median(scores))
-        chosen = tuple(heads) if heads is not None else ("gp", "gbdt", "mlp") if len(few) >= 200 else ("gp", "gbdt")
-        tuned = self._like(chosen)
+        every = (*self.encoders, *(name for name in encoders if name not in self.encoders))
+        if heads is None:
+            first = self.encoders[0]
+            heads = (*(f"gp@{name}" for name in every), f"gbdt@{first}")
+            heads = (*heads, f"mlp@{first}") if len(few) >= 200 else heads
+        tuned = self._like(every, heads)
         tuned._fitted = tuned._learn([few], Prior(prior, centre, scale if scale > 1e-9 else 1.0, len(few)), progress)
         return tuned
 
-    def _like(self, heads: Sequence[str]) -> Predictor:
-        """A predictor with these heads and otherwise the same options, not fitted."""
+    def _like(self, encoders: Sequence[str], heads: Sequence[str]) -> Predictor:
+        """A predictor with these encoders and heads and otherwise the same options, not fitted."""
         return Predictor(
-            self.encoders,
+            encoders,
             heads,
             n_seeds=self.n_seeds,
             seed=self.seed,
@@ -287,12 +309,13 @@ class Predictor:
 
     def _learn(self, benchmarks: list[Benchmark], prior: Prior | None, progress: bool) -> Fitted:
         plain = np.concatenate([self._table(benchmark, progress) for benchmark in benchmarks])
-        table = plain if prior is None else np.column_stack([plain, prior.predictor._rank_scores(plain)])
-        sizes = [len(benchmark) for benchmark in benchmarks]
-        owner = np.repeat(np.arange(len(benchmarks)), sizes).astype(np.int32)
+        prior_scores = None if prior is None else prior.scores(plain)
+        table = plain if prior_scores is None else np.column_stack([plain, prior_scores])
+        lengths = [len(benchmark) for benchmark in benchmarks]
+        owner = np.repeat(np.arange(len(benchmarks)), lengths).astype(np.int32)
         labels = np.concatenate([normal_ranks(benchmark.accuracy) for benchmark in benchmarks])
         accuracy = np.concatenate([benchmark.accuracy for benchmark in benchmarks])
-        weights = np.repeat(space_weights(sizes), sizes)
+        weights = np.repeat(space_weights(lengths), lengths)
         monotone = self._monotone(prior is not None)
         hashes = [key for benchmark in benchmarks for key in benchmark.hashes]
         families = [f"{b.relatives}/{group}" for b in benchmarks for group in b.groups]
@@ -300,28 +323,23 @@ class Predictor:
         folds = assign_folds(keys, _n_folds(len(table)), integer_seed(self.seed, "folds"))
 
         far = None
-        size, size_prior = np.zeros(len(plain)), None
+        sizes, size_prior = plain[:, self._pool_positions()], None
         if prior is None and len({b.relatives for b in benchmarks}) >= 3:
             spaces = [(benchmarks[i].relatives,) for i in owner]
             apart = assign_folds(spaces, 4, integer_seed(self.seed, "spaces"))
 
-            def held_out(targets: Floats, heads: Sequence[str]) -> Floats:
-                return out_of_fold(
-                    heads, table, targets, weights, apart, seed=self.seed, monotone=monotone, options=self.options
-                )
-
-            if (column := self._size_column()) is not None:
-                size = plain[:, column]
-                size_prior = fit_size_prior(size, labels, owner, lambda targets: held_out(targets, self.heads[:1]))
+            size_prior = fit_size_prior(sizes, owner)
             if size_prior is not None:
-                labels = labels - size_prior.share * within_spaces(size, owner)
-            far = held_out(labels, self.heads)
+                labels = labels - size_prior.share * within_spaces(sizes, owner)
+            far = out_of_fold(
+                self._views, table, labels, weights, apart, seed=self.seed, monotone=monotone, options=self.options
+            )
         near = out_of_fold(
-            self.heads, table, labels, weights, folds, seed=self.seed, monotone=monotone, options=self.options
+            self._views, table, labels, weights, folds, seed=self.seed, monotone=monotone, options=self.options
         )
         blends = blend_heads(near, labels, owner, far)
         members = fit_members(
-            self.heads,
+            self._views,
             table,
             labels,
             weights,
@@ -330,14 +348,14 @@ class Predictor:
             monotone=monotone,
             options=self.options,
         )
-        ensemble = Ensemble(self.heads, members, tuple(blends))
+        ensemble = Ensemble(self._views, members, tuple(blends))
         pool_ensemble = None
         ranked = self._pool_positions()
         if self.pool and prior is None and ranked and len({b.relatives for b in benchmarks}) >= 2:
             ranks = np.concatenate([_pool_ranks(plain[owner == i], ranked) for i in range(len(benchmarks))])
             extra = [*monotone, *[1] * len(ranked)] if monotone is not None else None
             with_ranks = fit_members(
-                self.heads,
+                self._views,
                 np.hstack([table, ranks]),
                 labels,
                 weights,
@@ -346,10 +364,9 @@ class Predictor:
                 monotone=extra,
                 options=self.options,
             )
-            pool_ensemble = Ensemble(self.heads, with_ranks, tuple(blends))
+            pool_ensemble = Ensemble(self._views, with_ranks, tuple(blends))
 
-        prior_scores = None if prior is None else prior.predictor._rank_scores(plain)
-        term = np.zeros(len(plain)) if size_prior is None else size_prior(size)
+        term = np.zeros(len(plain)) if size_prior is None else size_prior(sizes)
         unseen = _drawn_to(combine(near, blends), prior_scores, prior) + term
         rows = _Rows(
             table=table,
@@ -374,7 +391,7 @@ class Predictor:
             "size_share": 0.0 if size_prior is None else size_prior.share,
             "heads": {
                 name: {"weight": blend.weight, "kendall": blend.kendall}
-                for name, blend in zip(self.heads, blends, strict=True)
+                for name, blend in zip((view.name for view in self._views), blends, strict=True)
             },
             "out_of_fold_kendall": {
                 f"{b.name}:{b.task}": kendall(accuracy[owner == i], unseen[owner == i])
@@ -397,7 +414,7 @@ class Predictor:
             reference=(
                 prior.predictor.fitted.reference  # a handful of networks says nothing of what is near
                 if prior is not None and len(plain) < NEAR
-                else Reference.fit(plain, owner, seed=self.seed)
+                else Reference.fit(self._placed(plain), owner, seed=self.seed)
             ),
             tasks=tasks,
             seen=np.unique(_prefixes(hashes)),
@@ -430,7 +447,14 @@ class Predictor:
         if mine.sum() >= FEW:
             labels, table, weights = rows.accuracy[mine], rows.table[mine], rows.weights[mine]
             outputs = out_of_fold(
-                self.heads, table, labels, weights, rows.folds[mine], seed=seed, monotone=monotone, options=self.options
+                self._views,
+                table,
+                labels,
+                weights,
+                rows.folds[mine],
+                seed=seed,
+                monotone=monotone,
+                options=self.options,
             )
             precision = 1 / np.maximum(((outputs - labels) ** 2).mean(1), 1e-9)
             parts = precision / precision.sum()
@@ -440,7 +464,7 @@ class Predictor:
             members[:, mine] += share * (np.clip(outputs, 0, 100) - members[:, mine])
             if share > 0:
                 fitted = fit_members(
-                    self.heads,
+                    self._views,
                     table,
                     labels,
                     weights,
@@ -449,7 +473,7 @@ class Predictor:
                     monotone=monotone,
                     options=self.options,
                 )
-                direct = Ensemble(self.heads, fitted, tuple(HeadBlend(float(p), 0.0, 1.0, nan) for p in parts))
+                direct = Ensemble(self._views, fitted, tuple(HeadBlend(float(p), 0.0, 1.0, nan) for p in parts))
         spread = _deviation(members, rows.shares)
         margins = tuple(
             Margins.fit(
@@ -525,20 +549,67 @@ class Predictor:
         best_first = sorted(good, key=lambda i: -scores[i].rank_score)
         return [Ranked(i, scores[i].name, scores[i]) for i in best_first + failed]
 
-    def embed(self, networks: Networks, *, input_shapes: Shapes | None = None) -> NDArray[np.float32]:
-        """Features of networks, scaled to the training set: (n, d) float32; see `columns`.
+    def embed(
+        self, networks: Networks, *, encoder: str | None = None, input_shapes: Shapes | None = None
+    ) -> NDArray[np.float32]:
+        """Embeddings of networks, (n, d) float32.
+
+        Args:
+            networks: As for `score`.
+            encoder: Name of any encoder, as it encodes; default: the predictor's first one, scaled to the training set.
+            input_shapes: As for `score`.
 
         Raises:
             NotFittedError: The predictor is not fitted.
+            ConfigError: There is no such encoder.
             ReadError: A network cannot be read.
         """
         fitted = self.fitted
+        graphs: Sequence[ArchGraph]
         if isinstance(networks, Benchmark):
-            table = self._table(networks)
+            graphs, hashes = networks.graphs, networks.hashes
         else:
             items = _gather(networks, "raise", input_shapes)
-            table = self._encode([item.graph for item in items if item.graph is not None])
-        return fitted.reference.scaler(table).astype(np.float32)
+            graphs = [item.graph for item in items if item.graph is not None]
+            hashes = tuple(graph.hash for graph in graphs)
+        chosen = self._encoders[0] if encoder is None else get_encoder(encoder)
+        table = encode_table(graphs, chosen, hashes=hashes, cache=self.cache)
+        return (fitted.reference.scaler(table) if encoder is None else table).astype(np.float32)
+
+    def nearest(
+        self, network: Network, benchmark: Benchmark, k: int = 5, *, encoder: str | None = None
+    ) -> list[tuple[str, float]]:
+        """The networks of a benchmark that are most like a network.
+
+        Args:
+            network: One network, as for `score`.
+            benchmark: Where to look.
+            k: How many; fewer if the benchmark has fewer.
+            encoder: As for `embed`.
+
+        Returns:
+            Name and Euclidean distance of their embeddings, nearest first.
+        """
+        own = self.embed(network, encoder=encoder)
+        apart = np.linalg.norm(self.embed(benchmark, encoder=encoder) - own[:1], axis=1)
+        return [(benchmark.names[i], float(apart[i])) for i in np.argsort(apart, kind="stable")[:k]]
+
+    def map(self, benchmarks: Sequence[Benchmark], path: str | os.PathLike[str], *, encoder: str | None = None) -> None:
+        """Draw a map of the networks of benchmarks by their embeddings: near means alike, a colour for each benchmark.
+
+        Args:
+            benchmarks: Benchmarks; a thousand networks in all take some ten seconds.
+            path: File to write, `.png`, `.pdf` or `.svg`.
+            encoder: As for `embed`.
+
+        Raises:
+            ConfigError: matplotlib (the extra `plots`) is not installed, or the file has another ending.
+        """
+        from .figure import draw_map
+
+        table = np.concatenate([self.embed(benchmark, encoder=encoder) for benchmark in benchmarks])
+        spaces = [benchmark.name for benchmark in benchmarks for _ in range(len(benchmark))]
+        draw_map(table, spaces, Path(path), seed=self.seed)
 
     def evaluate(self, benchmark: Benchmark, *, exclude_seen: bool = True, n_resamples: int = 200) -> Evaluation:
         """Compare scores with a benchmark's accuracies, beside the trivial rows.
@@ -617,8 +688,8 @@ class Predictor:
         present = {kind: ensemble for kind, ensemble in ensembles.items() if ensemble is not None}
         members = {
             kind: [
-                [_store(state, f"{kind}.{name}.{i}", prefix, arrays, files) for i, state in enumerate(states)]
-                for name, states in zip(ensemble.heads, ensemble.states(), strict=True)
+                [_store(state, f"{kind}.{view.name}.{i}", prefix, arrays, files) for i, state in enumerate(states)]
+                for view, states in zip(ensemble.views, ensemble.states(), strict=True)
             ]
             for kind, ensemble in present.items()
         }
@@ -686,7 +757,7 @@ class Predictor:
             for kind, by_head in config["members"].items():
                 states = [[_restore(entry, arrays, content) for entry in entries] for entries in by_head]
                 blends = [HeadBlend(**_finite(blend)) for blend in calibration["blends"][kind]]
-                ensembles[kind] = Ensemble.restore(predictor.heads, states, blends)
+                ensembles[kind] = Ensemble.restore(predictor._views, states, blends)
             tasks = [
                 TaskModel(
                     task=part["task"],
@@ -711,7 +782,7 @@ class Predictor:
                 data=tuple(config["data"]),
                 report=config["report"],
                 prior=prior,
-                size_prior=SizePrior(**calibration["size_prior"]) if "size_prior" in calibration else None,
+                size_prior=_size_prior(calibration),
             )
         except ConfigError as error:
             raise CheckpointError(f"{head}: {error}") from error
@@ -744,16 +815,17 @@ class Predictor:
         return [*signs, 1] if with_prior else signs
 
     def _pool_positions(self) -> list[int]:
-        found, start = [], 0
+        found: dict[str, int] = {}
+        start = 0
         for encoder in self._encoders:
-            found += [start + encoder.columns.index(name) for name in encoder.pool_ranked]
+            for name in encoder.pool_ranked:
+                found.setdefault(name, start + encoder.columns.index(name))
             start += len(encoder.columns)
-        return found
+        return list(found.values())
 
-    def _size_column(self) -> int | None:
-        """Position of log MACs in the encoders' table, if an encoder gives them."""
-        names = [column for encoder in self._encoders for column in encoder.columns]
-        return names.index("log_macs") if "log_macs" in names else None
+    def _placed(self, plain: Floats) -> Floats:
+        """The first encoder's columns, in which distances are measured."""
+        return plain[:, : len(self._encoders[0].columns)]
 
     def _task(self, task: str | None) -> str:
         known = self.tasks
@@ -770,7 +842,7 @@ class Predictor:
     def _with_prior(self, plain: Floats) -> Floats:
         """Features with the prior's score as a last column, if there is a prior."""
         prior = self.fitted.prior
-        return plain if prior is None else np.column_stack([plain, prior.predictor._rank_scores(plain)])
+        return plain if prior is None else np.column_stack([plain, prior.scores(plain)])
 
     def _rank_scores(self, plain: Floats) -> Floats:
         outputs, shares = self._members(plain, False)
@@ -785,10 +857,9 @@ class Predictor:
             outputs, shares = fitted.pool_ensemble.member_scores(np.hstack([table, ranks]))
         else:
             outputs, shares = fitted.ensemble.member_scores(table)
-        column = self._size_column()
-        if fitted.size_prior is not None and column is not None:
-            size = plain[:, column]
-            outputs = outputs + (fitted.size_prior.in_pool(size) if pool else fitted.size_prior(size))
+        if fitted.size_prior is not None:
+            sizes = plain[:, self._pool_positions()]
+            outputs = outputs + (fitted.size_prior.in_pool(sizes) if pool else fitted.size_prior(sizes))
         return _drawn_to(outputs, None if fitted.prior is None else table[:, -1], fitted.prior), shares
 
     def _scores(self, plain: Floats, task: str, pool: bool) -> list[Score]:
@@ -802,14 +873,14 @@ class Predictor:
         if pool:
             pooled, pool_shares = self._members(plain, True)
             ranking = pool_shares @ pooled
-        distance = fitted.reference.distance(plain)
+        distance = fitted.reference.distance(self._placed(plain))
         model = next((model for model in fitted.tasks if model.task == task), None)
         if model is None:
             return [
                 Score("", float(r), None, None, None, float(s), (), 0.0, float(d), "", pool)
                 for r, s, d in zip(ranking, spread, distance, strict=True)
             ]
-        belongs = fitted.reference.membership(plain, model.owners).T
+        belongs = fitted.reference.membership(self._placed(plain), model.owners).T
         mapped = np.stack([each(score) for each in model.maps])
         estimate = (belongs * mapped).sum(0)
         between = (1 - model.share) ** 2 * (belongs * (mapped - estimate) ** 2).sum(0)
@@ -907,6 +978,11 @@ def _deviation(outputs: Floats, shares: Floats) -> Floats:
     return np.asarray(np.sqrt(shares @ (outputs - mean) ** 2), np.float64)
 
 
+def _size_prior(calibration: Mapping[str, Any]) -> SizePrior | None:
+    values = calibration.get("size_prior")
+    return SizePrior(values["share"], tuple(values["centres"]), tuple(values["scales"])) if values else None
+
+
 def _pool_ranks(plain: Floats, positions: Sequence[int]) -> Floats:
     return np.stack([normal_ranks(plain[:, i]) for i in positions], axis=1)
 
@@ -940,7 +1016,7 @@ def _store(
         arrays[f"{key}.{name}"] = array
     entry: dict[str, Any] = {"values": state.values, "arrays": f"{key}."}
     if state.text:
-        head = key.split(".")[1]
+        head = key.split(".")[1].replace("@", "_")
         number = sum(name.startswith(f"{prefix}{head}_") for name in files)
         entry["text"] = f"{head}_{number}.txt"
         files[f"{prefix}{entry['text']}"] = state.text.encode()
