@@ -29,9 +29,7 @@ SOURCES = (
     "accel_nasbench",
     "ofa_mbv3",
     "darts_trained/oncenas",
-    "nas_bench_suite_zero_extra/nas_bench_301:scifar100",
     "enas_dvae",
-    "cvpr2022_nas_track2_vit:market1501",
 )
 TASKS = ("imagenet1k", "cifar10", "cifar100", "imagenet16_120")
 """Tasks the predictor gives accuracies for."""

@@ -62,9 +62,7 @@ SPACES = (
 MORE_SOURCES = (
     "nas_bench_201:cifar100",
     "nas_bench_201:imagenet16_120",
-    "nas_bench_suite_zero_extra/nas_bench_301:scifar100",
     "enas_dvae",
-    "cvpr2022_nas_track2_vit:market1501",
 )
 """Labels of spaces above on other tasks; they only teach."""
 SETS: Mapping[str, tuple[str, ...]] = {

@@ -190,3 +190,15 @@ def _shipped_heads(seed: int) -> PredictorRanker:
 def _with_proxies(seed: int) -> PredictorRanker:
     """`Predictor` that also measures random instantiations of the networks: more than structure alone."""
     return PredictorRanker({"encoders": ("statistics", "proxies"), "seed": seed})
+
+
+@register_ranker("graph")
+def _graph(seed: int) -> PredictorRanker:
+    """`Predictor` on the graph network's embedding alone."""
+    return PredictorRanker({"encoders": ("graph",), "heads": ("gp", "gbdt"), "seed": seed})
+
+
+@register_ranker("statistics+graph")
+def _statistics_and_graph(seed: int) -> PredictorRanker:
+    """`Predictor` on statistics and the graph network's embedding, heads on each."""
+    return PredictorRanker({"encoders": ("statistics", "graph"), "heads": ("gp", "gbdt"), "seed": seed})
