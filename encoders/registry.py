@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,6 +16,10 @@ from .errors import DataError
 from .files import replacing
 from .graph import ArchGraph
 from .names import look_up, take_name
+
+if TYPE_CHECKING:
+    from .gnn import GraphEncoder
+    from .language import CompactText
 
 Floats = NDArray[np.float64]
 
@@ -50,6 +54,8 @@ class Encoder(Protocol):
 Factory = TypeVar("Factory", bound=Callable[[], Encoder])
 ENCODERS: dict[str, Callable[[], Encoder]] = {}
 """Name → what makes the encoder (a class or a function without arguments)."""
+SHIPPED_GRAPH = Path(__file__).parent / "shipped" / "graph.safetensors"
+"""Weights of the graph network, made by `benchmarks/pretrain_graph.py`."""
 
 
 def register_encoder(name: str) -> Callable[[Factory], Factory]:
@@ -116,6 +122,62 @@ class StatisticsEncoder:
         if not graphs:
             return np.empty((0, len(self.columns)))
         return np.stack([statistics(graph) for graph in graphs])
+
+
+@register_encoder("graph")
+class GraphNetworkEncoder:
+    """The embedding of the graph network that ships; see `gnn` and `contrastive`."""
+
+    name = "graph"
+    columns: tuple[str, ...] = tuple(f"graph_{i}" for i in range(672))
+    monotone: tuple[int, ...] = (0,) * 672
+    pool_ranked: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._network: GraphEncoder | None = None
+
+    @property
+    def version(self) -> int:
+        """First 32 bits of the hash of the weights."""
+        return int(sha256(SHIPPED_GRAPH.read_bytes()).hexdigest()[:8], 16)
+
+    def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
+        """One row per graph, (n, 672) float64."""
+        from .contrastive import load_encoder
+
+        if self._network is None:
+            self._network = load_encoder(SHIPPED_GRAPH)
+        return self._network.embed(graphs)
+
+
+@register_encoder("proxies")
+def _proxies() -> Encoder:
+    """What random instantiations tell; see `proxies`."""
+    from .proxies import ProxiesEncoder
+
+    return ProxiesEncoder()
+
+
+@register_encoder("text")
+class TextEncoder:
+    """What the language model that ships says about a network's description; see `language`."""
+
+    name = "text"
+    version = 1
+    columns: tuple[str, ...] = tuple(f"text_{i}" for i in range(172))
+    monotone: tuple[int, ...] = (0,) * 172
+    pool_ranked: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._language: CompactText | None = None
+
+    def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
+        """One row per graph, (n, 172) float64."""
+        from .language import CompactText
+
+        if self._language is None:
+            self._language = CompactText.shipped()
+        return self._language.embed(graphs).vectors
 
 
 def encode_table(
@@ -216,9 +278,21 @@ def _cache_file(folder: Path, encoder: Encoder) -> Path:
     return folder / "encodings" / f"{encoder.name}-v{encoder.version}-{columns}.npz"
 
 
+_KEPT: dict[Path, tuple[tuple[int, int], dict[str, Floats]]] = {}
+"""Rows of the cache files read last, with the time and size of the file they were read from."""
+
+
 def _read_rows(file: Path) -> dict[str, Floats]:
     if not file.exists():
         return {}
+    state = file.stat()
+    stamp = (state.st_mtime_ns, state.st_size)
+    if file not in _KEPT or _KEPT[file][0] != stamp:
+        _KEPT[file] = (stamp, _load_rows(file))
+    return dict(_KEPT[file][1])
+
+
+def _load_rows(file: Path) -> dict[str, Floats]:
     try:
         with np.load(file, allow_pickle=False) as stored:
             keys, table = stored["keys"], stored["table"]
