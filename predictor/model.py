@@ -41,7 +41,7 @@ from .heads import HeadState, make_head
 from .metrics import kendall
 from .score import Ranked, Score
 from .seeding import integer_seed
-from .size_prior import SizePrior, fit_size_prior, within_spaces
+from .size_prior import SHARE, SizePrior, fit_size_prior, within_spaces
 from .transforms import normal_ranks, space_weights
 
 if TYPE_CHECKING:
@@ -145,6 +145,8 @@ class Predictor:
         n_seeds: Members of each head that has a seed.
         seed: Seed of everything; the same seed gives the same predictor, byte for byte.
         monotone: Forbid trees to rate a network lower for being larger (the encoders say in which columns).
+        size_share: What one standard deviation of size is worth in the score, see `size_prior`; default: 0.6 with three
+            or more training spaces, else 0, for inside a space the heads do better alone.
         pool: Also fit members that see how a network ranks in its pool, if there are several training spaces.
         cache: Folder that keeps encoded networks between runs, or None.
         options: Head name → options of its constructor, such as `{"gbdt": {"n_trees": 1000}}`.
@@ -166,6 +168,7 @@ class Predictor:
         n_seeds: int = 3,
         seed: int = 0,
         monotone: bool = True,
+        size_share: float | None = None,
         pool: bool = True,
         cache: str | os.PathLike[str] | None = None,
         options: HeadOptions | None = None,
@@ -178,6 +181,9 @@ class Predictor:
         if n_seeds < 1 or seed < 0:
             raise ConfigError(f"n_seeds is {n_seeds} and seed {seed}, expected at least 1 and 0")
         self.n_seeds, self.seed, self.monotone, self.pool = n_seeds, seed, monotone, pool
+        if size_share is not None and size_share < 0:
+            raise ConfigError(f"size_share is {size_share}, expected 0 or more")
+        self.size_share = size_share
         self.cache = cache
         self._encoders: tuple[Encoder, ...] = tuple(get_encoder(name) for name in self.encoders)
         widths = {encoder.name: len(encoder.columns) for encoder in self._encoders}
@@ -302,6 +308,7 @@ class Predictor:
             n_seeds=self.n_seeds,
             seed=self.seed,
             monotone=self.monotone,
+            size_share=self.size_share,
             pool=self.pool,
             cache=self.cache,
             options=self.options,
@@ -322,15 +329,17 @@ class Predictor:
         keys = list(zip(hashes, families, strict=True))
         folds = assign_folds(keys, _n_folds(len(table)), integer_seed(self.seed, "folds"))
 
-        far = None
         sizes, size_prior = plain[:, self._pool_positions()], None
-        if prior is None and len({b.relatives for b in benchmarks}) >= 3:
+        several = prior is None and len({b.relatives for b in benchmarks}) >= 3
+        share = self.size_share if self.size_share is not None else SHARE if several else 0.0
+        if prior is None and share:
+            size_prior = fit_size_prior(sizes, owner, share)
+        if size_prior is not None:
+            labels = labels - size_prior.share * within_spaces(sizes, owner)
+        far = None
+        if several:
             spaces = [(benchmarks[i].relatives,) for i in owner]
             apart = assign_folds(spaces, 4, integer_seed(self.seed, "spaces"))
-
-            size_prior = fit_size_prior(sizes, owner)
-            if size_prior is not None:
-                labels = labels - size_prior.share * within_spaces(sizes, owner)
             far = out_of_fold(
                 self._views, table, labels, weights, apart, seed=self.seed, monotone=monotone, options=self.options
             )
@@ -722,6 +731,7 @@ class Predictor:
                 "n_seeds": self.n_seeds,
                 "seed": self.seed,
                 "monotone": self.monotone,
+                "size_share": self.size_share,
                 "pool": self.pool,
                 "options": self.options,
             },

@@ -186,6 +186,13 @@ def _shipped_heads(seed: int) -> PredictorRanker:
     return PredictorRanker({**SHIPPED_OPTIONS, "seed": seed})
 
 
+@register_ranker("far")
+def _far(seed: int) -> PredictorRanker:
+    """`Predictor` for spaces far from the one or two it is trained on: extremely randomised trees beside size."""
+    options = {"extra_trees": {"columns": 0.2}}
+    return PredictorRanker({"heads": ("extra_trees",), "size_share": 0.3, "options": options, "seed": seed})
+
+
 @register_ranker("archgauge-proxies")
 def _with_proxies(seed: int) -> PredictorRanker:
     """`Predictor` that also measures random instantiations of the networks: more than structure alone."""
@@ -200,5 +207,6 @@ def _graph(seed: int) -> PredictorRanker:
 
 @register_ranker("statistics+graph")
 def _statistics_and_graph(seed: int) -> PredictorRanker:
-    """`Predictor` on statistics and the graph network's embedding, heads on each."""
-    return PredictorRanker({"encoders": ("statistics", "graph"), "heads": ("gp", "gbdt"), "seed": seed})
+    """`Predictor` on statistics and the graph network's embedding: a Gaussian process on each, trees on statistics."""
+    heads = ("gp@statistics", "gp@graph", "gbdt@statistics")
+    return PredictorRanker({"encoders": ("statistics", "graph"), "heads": heads, "seed": seed})

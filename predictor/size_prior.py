@@ -60,16 +60,17 @@ def within_spaces(sizes: Floats, owner: Integers) -> Floats:
     return np.asarray(ranks.mean(axis=1), np.float64)
 
 
-def fit_size_prior(sizes: Floats, owner: Integers) -> SizePrior | None:
+def fit_size_prior(sizes: Floats, owner: Integers, share: float) -> SizePrior | None:
     """The size prior of several training spaces; None if size does not vary.
 
     Args:
         sizes: (n, k) measures of size on a log scale.
         owner: (n,) benchmark of every row.
+        share: What one standard deviation of size is worth.
     """
     each = [sizes[owner == i] for i in np.unique(owner)]
     scales = np.mean([size.std(axis=0) for size in each], axis=0)
     if not len(scales) or scales.min() < 1e-9:
         return None
     centres = np.mean([np.median(size, axis=0) for size in each], axis=0)
-    return SizePrior(SHARE, tuple(centres.tolist()), tuple(scales.tolist()))
+    return SizePrior(share, tuple(centres.tolist()), tuple(scales.tolist()))
