@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..encoders.errors import ConfigError
 from .cache import builder, cached_graphs
 from .graph_store import GraphStore
 from .registry import BenchmarkRecord, benchmark_record, list_benchmarks
@@ -57,12 +58,14 @@ def draw_corpus(
         Name of the space → networks drawn, in the order of `spaces`.
 
     Raises:
-        ConfigError: There is no such space.
+        ConfigError: There is no such space, or none that networks can be drawn from.
         DataError: A network could not be built.
     """
     records = different_spaces() if spaces is None else [benchmark_record(name) for name in spaces]
     drawn = {}
     for record in records:
+        if not can_draw(record):
+            raise ConfigError(f"{record.name}: networks of it cannot be drawn, choose a space that has a definition")
         task = record.tasks[0].name
         space = builder(record.module, record.space)
         specs = space.sample(min(per_space, space.SIZE), seed)

@@ -71,8 +71,9 @@ class Corpus:
     def identity(self) -> str:
         """Hash of all that training depends on."""
         digest = sha256(self.statistics.tobytes() + self.spectra.tobytes())
+        digest.update(self.table.features.tobytes() + self.table.operators.tobytes())
         for graph in self.tensors:
-            digest.update(graph.codes.tobytes() + graph.edges.tobytes())
+            digest.update(graph.codes.tobytes() + graph.edges.tobytes() + graph.places.tobytes())
         return digest.hexdigest()
 
 
@@ -298,10 +299,10 @@ def load_encoder(path: str | os.PathLike[str]) -> GraphEncoder:
         raise CheckpointError(f"{file}: cannot be read as a graph encoder ({error}); make it again") from error
     if metadata.get("kind") != _FORMAT:
         raise CheckpointError(f"{file}: is {metadata.get('kind')!r}, expected {_FORMAT!r}: give a file of save_encoder")
-    encoder = GraphEncoder.described(json.loads(metadata["config"]))
     try:
+        encoder = GraphEncoder.described(json.loads(metadata["config"]))
         encoder.load_state_dict(arrays)
-    except RuntimeError as error:
+    except (RuntimeError, KeyError, ValueError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{file}: does not fit its configuration ({error}); make it again") from error
     return encoder.eval()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import log2, prod
 from zlib import crc32
 
@@ -119,11 +118,9 @@ def _features(node: Node, operands: tuple[Shape, ...]) -> Floats32:
     channels_in, positions_in = channels_and_positions(before)
     kernel = node.weights[0] if node.weights else ()
     convolves = node.op in ("Conv", "ConvTranspose", "DeformConv") and len(kernel) > 2
-    taps = kernel[2:] if convolves else node.attribute("kernel_shape", ())
-    group = node.attribute("group", 1)
-    strides = node.attribute("strides", ())
-    dilations = node.attribute("dilations", ())
-    pads = node.attribute("pads", ())
+    taps = kernel[2:] if convolves else _numbers(node, "kernel_shape")
+    group = max(1, next(iter(_numbers(node, "group")), 1))
+    strides, dilations, pads = (_numbers(node, name) for name in ("strides", "dilations", "pads"))
     width = kernel[1] if convolves else 0
     macs = macs_of(node, [Node("Input", (), shape) for shape in operands])
     numbers = (
@@ -134,10 +131,10 @@ def _features(node: Node, operands: tuple[Shape, ...]) -> Floats32:
         _scaled(prod(kernel)) if kernel else 0.0,
         _scaled(sum(prod(shape) for shape in node.weights[1:])),
         _scaled(prod(taps)) if taps else 0.0,
-        (log2(max(taps) / max(1, min(taps))) / 4) if taps else 0.0,
+        (log2(max(1, *taps) / max(1, min(taps))) / 4) if taps else 0.0,
         log2(prod(strides)) / 4 if strides and prod(strides) > 0 else 0.0,
         log2(prod(dilations)) / 4 if dilations and prod(dilations) > 0 else 0.0,
-        log2(group) / 4 if group > 0 else 0.0,
+        log2(group) / 4,
         _scaled(width),
         _scaled(macs) / 2,
         log2(max(1, channels) / max(1, channels_in)) / 4,
@@ -163,6 +160,13 @@ def _features(node: Node, operands: tuple[Shape, ...]) -> Floats32:
         number = crc32(word.encode())
         hashed[number % _HASHED] += 1.0 if number >> 16 & 1 else -1.0
     return np.concatenate([np.array(numbers, np.float32), np.array(flags, np.float32), np.clip(hashed, -1, 1)])
+
+
+def _numbers(node: Node, name: str) -> tuple[int, ...]:
+    """An attribute's whole numbers; none if it has another type, as it may in operators of other domains."""
+    value = node.attribute(name, ())
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(part for part in values if isinstance(part, int))
 
 
 _COVERED = frozenset({"bias", "group", "strides", "dilations", "pads", "kernel_shape"})
@@ -254,11 +258,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.codes)
-
-    @cached_property
-    def node_order(self) -> Ints:
-        """(n,) nodes by their depth."""
-        return np.argsort(self.from_start, kind="stable")
 
 
 def batch_of(

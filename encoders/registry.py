@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache as once
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -56,6 +57,8 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {}
 """Name → what makes the encoder (a class or a function without arguments)."""
 SHIPPED_GRAPH = Path(__file__).parent / "shipped" / "graph.safetensors"
 """Weights of the graph network, made by `benchmarks/pretrain_graph.py`."""
+SHIPPED_TEXT = SHIPPED_GRAPH.with_name("text.safetensors")
+"""Weights of the language model, made by `benchmarks/pretrain_text.py`."""
 
 
 def register_encoder(name: str) -> Callable[[Factory], Factory]:
@@ -133,21 +136,39 @@ class GraphNetworkEncoder:
     monotone: tuple[int, ...] = (0,) * 672
     pool_ranked: tuple[str, ...] = ()
 
-    def __init__(self) -> None:
-        self._network: GraphEncoder | None = None
-
     @property
     def version(self) -> int:
-        """First 32 bits of the hash of the weights."""
-        return int(sha256(SHIPPED_GRAPH.read_bytes()).hexdigest()[:8], 16)
+        """32 bits of the hash of the weights."""
+        return _version_of(SHIPPED_GRAPH)
 
     def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
         """One row per graph, (n, 672) float64."""
-        from .contrastive import load_encoder
+        return np.round(_graph_network().embed(graphs), _DECIMALS)
 
-        if self._network is None:
-            self._network = load_encoder(SHIPPED_GRAPH)
-        return self._network.embed(graphs)
+
+_NEURAL_VERSION = 2
+"""Raised whenever a row of a neural encoder changes though its weights do not."""
+_DECIMALS = 4
+"""What is kept of a neural encoder's numbers: how graphs are put into batches changes the sixth decimal."""
+
+
+def _version_of(*files: Path) -> int:
+    content = b"".join(file.read_bytes() for file in files) + bytes([_NEURAL_VERSION])
+    return int(sha256(content).hexdigest()[:8], 16)
+
+
+@once
+def _graph_network() -> GraphEncoder:
+    from .contrastive import load_encoder
+
+    return load_encoder(SHIPPED_GRAPH)
+
+
+@once
+def _language() -> CompactText:
+    from .language import CompactText
+
+    return CompactText.shipped()
 
 
 @register_encoder("proxies")
@@ -163,21 +184,18 @@ class TextEncoder:
     """What the language model that ships says about a network's description; see `language`."""
 
     name = "text"
-    version = 1
     columns: tuple[str, ...] = tuple(f"text_{i}" for i in range(172))
     monotone: tuple[int, ...] = (0,) * 172
     pool_ranked: tuple[str, ...] = ()
 
-    def __init__(self) -> None:
-        self._language: CompactText | None = None
+    @property
+    def version(self) -> int:
+        """32 bits of the hash of the weights and the vocabulary."""
+        return _version_of(SHIPPED_TEXT, SHIPPED_TEXT.with_name("tokenizer.json"))
 
     def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
         """One row per graph, (n, 172) float64."""
-        from .language import CompactText
-
-        if self._language is None:
-            self._language = CompactText.shipped()
-        return self._language.embed(graphs).vectors
+        return np.round(_language().embed(graphs).vectors, _DECIMALS)
 
 
 def encode_table(

@@ -86,7 +86,7 @@ class HeadBlend:
         weight: Share of the head; the shares of all heads sum to 1.
         centre: Mean out-of-fold output.
         slope: Slope of the labels on the out-of-fold outputs, so that a head that learnt nothing says little.
-        kendall: Mean over benchmarks of the out-of-fold Kendall τ-b.
+        kendall: Mean over benchmarks of the out-of-fold Kendall τ-b with the labels that the head learns.
     """
 
     weight: float

@@ -66,10 +66,7 @@ def draw(grid: Grid, path: Path, metric: str = "") -> None:
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize="small", frameon=False)
     figure.suptitle(grid.protocol)
     canvas(figure)
-    with replacing(path) as stream:
-        # Fixed metadata and ids: the same grid gives the same bytes.
-        metadata = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}[path.suffix]
-        figure.savefig(stream, format=path.suffix[1:], dpi=150, metadata=metadata)
+    _save(figure, path)
 
 
 def _by_target(axis: Axes, grid: Grid, metric: str) -> None:
@@ -120,7 +117,7 @@ def draw_map(embeddings: NDArray[np.float32], spaces: Sequence[str], path: Path,
 
     Raises:
         ConfigError: As for `check_figure`.
-        DataError: There are fewer than 5 networks.
+        DataError: There are fewer than 5 networks, or all are alike.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -131,8 +128,11 @@ def draw_map(embeddings: NDArray[np.float32], spaces: Sequence[str], path: Path,
     scale = embeddings.std(axis=0)
     scaled = (embeddings - embeddings.mean(axis=0)) / np.where(scale > 1e-9, scale, np.inf)
     reduced = PCA(min(30, *scaled.shape), random_state=seed).fit_transform(scaled)
+    if not reduced.any():
+        raise DataError("a map needs networks that differ, got equal embeddings only")
+    start = "pca" if reduced.shape[1] >= 2 and reduced[:, 1].std() > 1e-9 else "random"
     perplexity = min(30.0, (len(reduced) - 1) / 4)
-    places = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
+    places = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(reduced)
     figure_class, canvas_class = _backend()
     figure = figure_class(figsize=(9, 6), layout="constrained")
     canvas_class(figure)
@@ -146,8 +146,16 @@ def draw_map(embeddings: NDArray[np.float32], spaces: Sequence[str], path: Path,
     axis.set_xticks([])
     axis.set_yticks([])
     figure.legend(loc="outside right upper", fontsize="small")
-    with replacing(path) as file:
-        figure.savefig(file, format=path.suffix[1:])
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Writes a figure with fixed metadata and ids: the same picture gives the same bytes."""
+    from matplotlib import rc_context
+
+    metadata = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}[path.suffix]
+    with replacing(path) as stream, rc_context({"svg.hashsalt": "archgauge"}):
+        figure.savefig(stream, format=path.suffix[1:], dpi=150, metadata=metadata)
 
 
 def _style(grid: Grid, row: str) -> dict[str, Any]:

@@ -212,7 +212,10 @@ class Predictor:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What fitting found out: weights of the heads, out-of-fold Kendall τ-b; after `finetune` also the prior's."""
+        """What fitting found out: weights of the heads, out-of-fold Kendall τ-b; after `finetune` also the prior's.
+
+        A head's own Kendall is that on its labels, which with a share of size are what size leaves over.
+        """
         return self.fitted.report
 
     @property
@@ -275,8 +278,8 @@ class Predictor:
 
         Args:
             few: Networks with labels, 1 to some 10,000.
-            heads: Heads to fit; default: a Gaussian process on each encoder and boosted trees on the first, from 200
-                labels on also an MLP on the first.
+            heads: Heads to fit, with this predictor's options; default: a Gaussian process on each encoder and boosted
+                trees on the first, from 200 labels on also an MLP on the first, with their own options.
             encoders: Encoders used beside this predictor's own.
             progress: Show progress while encoding.
 
@@ -286,22 +289,23 @@ class Predictor:
         Raises:
             NotFittedError: This predictor is not fitted.
         """
-        prior = self._like(self.encoders, self.heads)
+        prior = self._like(self.encoders, self.heads, self.options)
         prior._fitted = self.fitted
         scores = prior._rank_scores(self._table(few, progress))
         scale = float(scores.std()) if len(few) >= 3 else 0.0
         centre = float(np.median(scores))
         every = (*self.encoders, *(name for name in encoders if name not in self.encoders))
+        options = self.options if heads is not None else {}  # those of heads for thousands of networks suit no handful
         if heads is None:
             first = self.encoders[0]
             heads = (*(f"gp@{name}" for name in every), f"gbdt@{first}")
             heads = (*heads, f"mlp@{first}") if len(few) >= 200 else heads
-        tuned = self._like(every, heads)
+        tuned = self._like(every, heads, options)
         tuned._fitted = tuned._learn([few], Prior(prior, centre, scale if scale > 1e-9 else 1.0, len(few)), progress)
         return tuned
 
-    def _like(self, encoders: Sequence[str], heads: Sequence[str]) -> Predictor:
-        """A predictor with these encoders and heads and otherwise the same options, not fitted."""
+    def _like(self, encoders: Sequence[str], heads: Sequence[str], options: HeadOptions) -> Predictor:
+        """A predictor with these encoders, heads and their options, and else as this one, not fitted."""
         return Predictor(
             encoders,
             heads,
@@ -311,7 +315,7 @@ class Predictor:
             size_share=self.size_share,
             pool=self.pool,
             cache=self.cache,
-            options=self.options,
+            options=options,
         )
 
     def _learn(self, benchmarks: list[Benchmark], prior: Prior | None, progress: bool) -> Fitted:
@@ -384,7 +388,7 @@ class Predictor:
             owner=owner,
             folds=folds,
             groups=components(keys),
-            distance=fold_distances(plain, folds, owner, seed=self.seed),
+            distance=fold_distances(self._placed(plain), folds, owner, seed=self.seed),
             score=unseen,
             members=_drawn_to(
                 np.stack([b.slope * (row - b.centre) for b, row in zip(blends, near, strict=True)]), prior_scores, prior
@@ -613,9 +617,13 @@ class Predictor:
 
         Raises:
             ConfigError: matplotlib (the extra `plots`) is not installed, or the file has another ending.
+            DataError: There are fewer than 5 networks, or all are alike.
         """
-        from .figure import draw_map
+        from .figure import check_figure, draw_map
 
+        check_figure(Path(path))
+        if not benchmarks:
+            raise DataError("a map needs a benchmark, got none")
         table = np.concatenate([self.embed(benchmark, encoder=encoder) for benchmark in benchmarks])
         spaces = [benchmark.name for benchmark in benchmarks for _ in range(len(benchmark))]
         draw_map(table, spaces, Path(path), seed=self.seed)

@@ -30,6 +30,7 @@ from ..datasets.registry import load_benchmark
 from ..encoders.errors import ConfigError, DataError
 from ..encoders.files import replacing
 from ..encoders.names import look_up
+from ..encoders.registry import SHIPPED_GRAPH, SHIPPED_TEXT
 from .baselines import TRIVIAL_ROWS
 from .grid import Cell, Grid
 from .metrics import RANK_METRICS, kendall, mean_absolute_error
@@ -632,6 +633,9 @@ def _code_of(entry: RankerEntry) -> dict[str, str]:
         source = file.read_bytes()
         hashes[module] = hashlib.sha256(source).hexdigest()
         waiting += _imports(source, package)
+    if f"{root}.encoders.registry" in hashes:
+        for weights in (SHIPPED_GRAPH, SHIPPED_TEXT):
+            hashes[weights.name] = hashlib.sha256(weights.read_bytes()).hexdigest()
     return dict(sorted(hashes.items()))
 
 

@@ -27,6 +27,10 @@ other eleven.
 """
 
 
+_CONSTANT = 1e12
+"""Scale of a measure that varies nowhere: it adds nothing."""
+
+
 @dataclass(frozen=True)
 class SizePrior:
     """A term of the score that grows with size: the mean of k measures of it, each standardised.
@@ -34,7 +38,7 @@ class SizePrior:
     Attributes:
         share: What one standard deviation of size is worth, in units of the score.
         centres: For each measure, the mean over the training spaces of their medians.
-        scales: For each measure, the mean over the training spaces of the standard deviations.
+        scales: For each measure, the mean of the standard deviations in those training spaces where it varies.
     """
 
     share: float
@@ -69,8 +73,11 @@ def fit_size_prior(sizes: Floats, owner: Integers, share: float) -> SizePrior | 
         share: What one standard deviation of size is worth.
     """
     each = [sizes[owner == i] for i in np.unique(owner)]
-    scales = np.mean([size.std(axis=0) for size in each], axis=0)
-    if not len(scales) or scales.min() < 1e-9:
+    deviations = np.array([size.std(axis=0) for size in each])
+    varies = deviations > 1e-9
+    if not varies.any():
         return None
+    scales = (deviations * varies).sum(axis=0) / np.maximum(varies.sum(axis=0), 1)
+    scales = np.where(varies.any(axis=0), scales, _CONSTANT)
     centres = np.mean([np.median(size, axis=0) for size in each], axis=0)
     return SizePrior(share, tuple(centres.tolist()), tuple(scales.tolist()))

@@ -111,7 +111,11 @@ class TextRanker:
         if not prepared:
             raise DataError("there is no benchmark to learn from")
         if self.preset == "pwr":
-            self._fit_pairs(prepared, accuracies)
+            import torch
+
+            with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+                torch.manual_seed(integer_seed(self.seed, "dropout"))
+                self._fit_pairs(prepared, accuracies)
         else:
             self._fit_heads(prepared, accuracies)
         return self

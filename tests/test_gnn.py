@@ -145,3 +145,12 @@ def test_configurations_are_checked():
     with pytest.raises(ConfigError, match="registered already"):
         register_backbone("gin")(BACKBONES["gin"])
     assert GraphEncoder.described(encoder().describe()).config == GNNConfig("flow", 32, 2)
+
+
+@pytest.mark.parametrize("attributes", [{"strides": 2}, {"pads": "same"}, {"group": "a"}, {"kernel_shape": 3}])
+def test_foreign_operators_may_use_familiar_names(attributes):
+    nodes = (
+        Node("Input", (), (1, 8, 4, 4)),
+        Node("com.acme::Foo", (0,), (1, 8, 4, 4), tuple(attributes.items())),
+    )
+    assert np.isfinite(encoder().embed([ArchGraph(nodes, (1,))])).all()

@@ -9,6 +9,7 @@ from archgauge.datasets.benchmark import Benchmark, leave_space_out
 from archgauge.encoders.errors import ConfigError, DataError, NotFittedError, ReadError
 from archgauge.encoders.graph import ArchGraph, Node
 from archgauge.predictor.evaluation import few_shot, leave_groups_out
+from archgauge.predictor.figure import draw_map
 from archgauge.predictor.metrics import kendall
 from archgauge.predictor.model import Predictor
 
@@ -334,3 +335,48 @@ def test_the_same_benchmark_twice_is_refused(bench):
         quick().fit([bench, bench])
     with pytest.raises(DataError, match="at least one"):
         quick().fit([])
+
+
+def test_heads_see_one_encoder_each(bench):
+    """A head named with an encoder sees that encoder's columns only; a plain one is fitted on each."""
+    both = quick(encoders=("statistics", "graph"), heads=("gp@graph", "gbdt@statistics")).fit(bench.select(range(40)))
+    assert set(both.report["heads"]) == {"gp@graph", "gbdt@statistics"}
+    every = quick(encoders=("statistics", "graph"), heads=("gp",)).fit(bench.select(range(40)))
+    assert set(every.report["heads"]) == {"gp@statistics", "gp@graph"}
+    with pytest.raises(ConfigError, match="wants the encoder 'text'"):
+        quick(heads=("gp@text",))
+    with pytest.raises(ConfigError, match="is there twice"):
+        quick(heads=("gp", "gp@statistics"))
+
+
+def test_finetuning_does_not_take_over_options_for_thousands(two_spaces, bench):
+    """A shipped predictor's large leaves would leave no split in a handful of labels."""
+    large = quick(options={"gbdt": {"min_leaf": 60}}).fit([space("alpha", 80, 1), space("beta", 80, 2, kernel=5)])
+    tuned = large.finetune(bench.select(range(30)))
+    outputs, _ = tuned.fitted.ensemble.member_scores(tuned._with_prior(tuned._table(bench)))
+    assert outputs.std(axis=1).min() > 1e-6
+
+
+def test_the_share_of_size_can_be_set(bench):
+    plain, sized = quick().fit(bench), quick(size_share=0.5).fit(bench)
+    assert plain.fitted.size_prior is None
+    assert sized.fitted.size_prior.share == 0.5
+    assert quick(size_share=0.0).fit([space(str(i), 30, i) for i in range(3)]).fitted.size_prior is None
+    with pytest.raises(ConfigError, match="size_share is -1"):
+        quick(size_share=-1)
+
+
+def test_nearest_networks_and_maps(fitted, bench, tmp_path):
+    (name, distance), *others = fitted.nearest(bench.graphs[7], bench, k=3)
+    assert name == bench.names[7]
+    assert distance == pytest.approx(0, abs=1e-4)
+    assert len(others) == 2
+    assert fitted.nearest(bench.graphs[7], bench, k=1, encoder="graph")[0][0] == bench.names[7]
+    fitted.map([bench.select(range(30)), space("beta", 20, 2, kernel=5)], tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ConfigError, match="a figure ends in"):
+        fitted.map([bench], tmp_path / "map.bmp")
+    with pytest.raises(DataError, match="5 networks or more"):
+        fitted.map([bench.select(range(3))], tmp_path / "map.png")
+    with pytest.raises(DataError, match="equal embeddings"):
+        draw_map(np.ones((6, 3), np.float32), ["alpha"] * 6, tmp_path / "map.png")
