@@ -65,7 +65,7 @@ MORE_SOURCES = (
     "nas_bench_201:imagenet16_120",
     "enas_dvae",
 )
-"""Labels of spaces above on other tasks; they only teach."""
+"""Labels on other tasks, and of another space; they only teach."""
 SETS: Mapping[str, tuple[str, ...]] = {
     "default": SPACES,
     "study": (
