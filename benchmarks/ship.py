@@ -3,7 +3,7 @@
     python benchmarks/ship.py [--limit 800] [--out predictor/shipped]
 
 Needs the benchmark files (ARCHGAUGE_DATA). Labels of different budgets are never mixed: accuracies are learnt from the
-first benchmark with a task, the others teach ranks only.
+first benchmark with a task (on ImageNet from all published results), the others teach ranks only.
 """
 
 import argparse
@@ -12,27 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import archgauge as ag
+from archgauge.predictor.protocols import MORE_SOURCES, SPACES
 from archgauge.predictor.ranker import SHIPPED_OPTIONS
 
-SOURCES = (
-    "imagenet_zoo",
-    "nas_bench_201:cifar10",
-    "nas_bench_201:cifar100",
-    "nas_bench_201:imagenet16_120",
-    "nas_bench_macro",
-    "nas_bench_101",
-    "nats_bench_sss",
-    "transnas_bench_101/micro:class_object",
-    "transnas_bench_101/macro:class_object",
-    "channel_bench_macro/resnet",
-    "channel_bench_macro/mobilenet",
-    "accel_nasbench",
-    "ofa_mbv3",
-    "darts_trained/oncenas",
-    "enas_dvae",
-)
+SOURCES = (*SPACES, *MORE_SOURCES)
 TASKS = ("imagenet1k", "cifar10", "cifar100", "imagenet16_120")
 """Tasks the predictor gives accuracies for."""
+ONE_BUDGET = ("imagenet_zoo", "imagenet_zoo/timm")
+"""Benchmarks of one task that teach accuracies together: results that packages publish of weights of their own."""
 
 
 def load_sources(limit: int) -> list[ag.Benchmark]:
@@ -42,7 +29,7 @@ def load_sources(limit: int) -> list[ag.Benchmark]:
         name, _, task = spec.partition(":")
         bench = ag.load_benchmark(name, task or None, limit=limit, seed=1)  # 0 is what `evaluate --limit` draws
         first = bench.task in TASKS and bench.task not in {other.task for other in sources}
-        sources.append(bench if first else replace(bench, task=""))
+        sources.append(bench if first or name in ONE_BUDGET else replace(bench, task=""))
     return sources
 
 

@@ -7,21 +7,18 @@ about their own weights (50,000 validation images, centre crop); neither weights
 
 from __future__ import annotations
 
-import csv
-import lzma
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
-from io import StringIO
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
 from ..encoders.errors import ConfigError, DataError
-from ..encoders.files import replacing
 from .benchmark import Benchmark
 from .graph_store import GraphStore
+from .xz_table import read_xz_table
 
 Package = Literal["torchvision", "pytorchcv"]
 Labels = Literal["scratch", "best", "all"]
@@ -87,7 +84,7 @@ def entries() -> tuple[Entry, ...]:
     Raises:
         DataError: The shipped table is missing or damaged.
     """
-    return read_table(TABLE_PATH)
+    return read_xz_table(TABLE_PATH, Entry)
 
 
 def load(subset: Package | None = None, labels: Labels = "scratch") -> Benchmark:
@@ -163,34 +160,3 @@ def _quality(entry: Entry) -> tuple[float, str]:
 @cache
 def _graphs() -> GraphStore:
     return GraphStore.load_compressed(GRAPHS_PATH)
-
-
-def read_table(path: Path) -> tuple[Entry, ...]:
-    """The entries that `write_table` wrote.
-
-    Raises:
-        DataError: The file is missing or damaged.
-    """
-    kinds = {field.name: {"str": str, "int": int, "float": float}[str(field.type)] for field in fields(Entry)}
-    try:
-        text = lzma.decompress(path.read_bytes(), format=lzma.FORMAT_XZ).decode()
-        reader = csv.DictReader(StringIO(text, newline=""))
-        if reader.fieldnames != list(kinds):
-            raise ValueError(f"its columns are {reader.fieldnames}, expected {list(kinds)}")
-        return tuple(Entry(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in reader)
-    except (OSError, lzma.LZMAError, EOFError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: not a readable table ({error}): install archgauge again, or run "
-            "python -m archgauge.datasets.imagenet_zoo_build"
-        ) from error
-
-
-def write_table(path: Path, rows: Sequence[Entry]) -> None:
-    """Writes entries as an xz-compressed CSV file; the same entries give the same bytes."""
-    text = StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(Entry)]
-    writer.writerow(names)
-    writer.writerows([getattr(entry, name) for name in names] for entry in rows)
-    with replacing(path) as file:
-        file.write(lzma.compress(text.getvalue().encode(), format=lzma.FORMAT_XZ, preset=9 | lzma.PRESET_EXTREME))

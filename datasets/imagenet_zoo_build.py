@@ -1,4 +1,4 @@
-"""Rebuilds the shipped file `imagenet_zoo.xz`: `python -m archgauge.datasets.imagenet_zoo_build`.
+"""Rebuilds the shipped networks of `imagenet_zoo`: `python -m archgauge.datasets.imagenet_zoo_build [--timm]`.
 
 Every torchvision and pytorchcv classification network is built (on the meta device where it can be; no weights are
 fetched), exported to a weightless ONNX model and read. Exports run in worker processes, which are replaced when they
@@ -29,12 +29,15 @@ from ..encoders.errors import ArchGaugeError, DataError
 from ..encoders.files import replacing
 from ..encoders.graph import ArchGraph
 from ..encoders.onnx_reader import read
-from . import imagenet_zoo
+from . import imagenet_zoo, imagenet_zoo_timm
 from .graph_store import GraphStore
 from .imagenet_zoo import Entry
+from .registry import benchmark_record, raw_paths
+from .xz_table import write_xz_table
 
 WORKER_FLAG = "--worker"
 _JOBS_PER_WORKER = 60
+_CLASSES = 1000
 
 _FAMILIES = {
     "alexnet": "alexnetb?|zfnetb?",
@@ -214,9 +217,21 @@ def _construct(package: str, name: str, image_size: int) -> Any:
         # other sizes than a vision transformer's own have other position tables
         sized = {"image_size": image_size} if name.startswith("vit_") else {}
         return models.get_model(name, weights=None, **sized)
+    if package == "timm":
+        return _construct_timm(name, image_size)
     from pytorchcv.model_provider import get_model
 
     return get_model(name, pretrained=False)
+
+
+def _construct_timm(name: str, image_size: int) -> Any:
+    """A timm network; those whose weights depend on the resolution are told it, the others take no such argument."""
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=_CLASSES, img_size=image_size)
+    except TypeError:
+        return timm.create_model(name, pretrained=False, num_classes=_CLASSES)
 
 
 def export_network(job: Job, target: Path) -> None:
@@ -345,16 +360,7 @@ def _say(text: str) -> None:
 def build(cache: Path, *, workers: int, timeout: float) -> int:
     """Exports, reads and writes everything; returns the number of networks that had to be left out."""
     rows = sorted(torchvision_entries() + pytorchcv_entries(), key=lambda entry: entry.title)
-    jobs = sorted({_job(entry) for entry in rows})
-    failures = export_all(jobs, cache, workers=workers, timeout=timeout)
-    graphs: dict[Job, ArchGraph] = {}
-    for job in jobs:
-        if job in failures:
-            continue
-        try:
-            graphs[job] = read(job.path(cache))
-        except ArchGaugeError as error:
-            failures[job] = str(error)
+    graphs, failures = _read_all(sorted({_job(entry) for entry in rows}), cache, workers, timeout)
     places: dict[tuple[str, int], int] = {}  # graphs that differ in stored parameters only are kept apart
     stored: list[ArchGraph] = []
     kept: list[Entry] = []
@@ -367,13 +373,44 @@ def build(cache: Path, *, workers: int, timeout: float) -> int:
             kept.append(replace(row, graph=graph.hash, place=place))
     kept = unite_families(kept)
     GraphStore.from_graphs(stored).save_compressed(imagenet_zoo.GRAPHS_PATH)
-    imagenet_zoo.write_table(imagenet_zoo.TABLE_PATH, kept)
-    for job, reason in failures.items():
-        _say(f"left out: {job.package} {job.name} at {job.image_size} pixels: {reason}")
+    write_xz_table(imagenet_zoo.TABLE_PATH, kept)
     size = imagenet_zoo.GRAPHS_PATH.stat().st_size + imagenet_zoo.TABLE_PATH.stat().st_size
     families = len({row.family for row in kept})
     _say(f"{len(kept)} results, {len(stored)} graphs, {families} families, {size / 1e3:.0f} kB")
     return len(failures)
+
+
+def build_timm(cache: Path, *, workers: int, timeout: float) -> int:
+    """The same for the networks of timm that have a published accuracy; needs the table with those (ARCHGAUGE_DATA)."""
+    results = imagenet_zoo_timm.read_results(raw_paths(benchmark_record(imagenet_zoo_timm.NAME), imagenet_zoo.TASK))
+    jobs = [Job("timm", result.arch, result.image_size) for result in results]
+    graphs, failures = _read_all(jobs, cache, workers, timeout)
+    rows = [
+        imagenet_zoo_timm.Network(job.name, job.image_size, graph.hash, place)
+        for place, (job, graph) in enumerate(graphs.items())
+    ]
+    imagenet_zoo_timm.write(rows, GraphStore.from_graphs(graphs.values()))
+    size = imagenet_zoo_timm.GRAPHS_PATH.stat().st_size + imagenet_zoo_timm.NETWORKS_PATH.stat().st_size
+    _say(f"{len(rows)} networks of timm, {len({row.graph for row in rows})} graphs, {size / 1e3:.0f} kB")
+    return len(failures)
+
+
+def _read_all(
+    jobs: Sequence[Job], cache: Path, workers: int, timeout: float
+) -> tuple[dict[Job, ArchGraph], dict[Job, str]]:
+    """The graphs of networks, exported first where that was not done, and why some have none."""
+    failures = export_all(jobs, cache, workers=workers, timeout=timeout)
+    graphs: dict[Job, ArchGraph] = {}
+    for job in jobs:
+        if job in failures:
+            continue
+        try:
+            graphs[job] = read(job.path(cache))
+        except ArchGaugeError as error:
+            failures[job] = str(error)
+    for job, reason in failures.items():
+        _say(f"left out: {job.package} {job.name} at {job.image_size} pixels: {reason}")
+    return graphs, failures
 
 
 def _job(entry: Entry) -> Job:
@@ -390,12 +427,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--timeout", type=float, default=600.0, help="seconds a network may take (default: %(default)s)"
     )
+    parser.add_argument("--timm", action="store_true", help="the networks of timm instead (imagenet_zoo_timm.xz)")
     parser.add_argument(WORKER_FLAG, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
         worker()
     else:
-        raise SystemExit(1 if build(options.cache, workers=options.workers, timeout=options.timeout) else 0)
+        make = build_timm if options.timm else build
+        raise SystemExit(1 if make(options.cache, workers=options.workers, timeout=options.timeout) else 0)
 
 
 if __name__ == "__main__":

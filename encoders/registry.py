@@ -75,6 +75,14 @@ def register_encoder(name: str) -> Callable[[Factory], Factory]:
     return enter
 
 
+def core_of(encoder: Encoder) -> tuple[str, ...]:
+    """The columns that mean the same in every space, for models far from what they were trained on.
+
+    An encoder names them in an attribute `core`; one without it has none.
+    """
+    return tuple(getattr(encoder, "core", ()))
+
+
 def get_encoder(name: str) -> Encoder:
     """The encoder called `name`.
 
@@ -117,6 +125,13 @@ class StatisticsEncoder:
         from .statistics import POOL_RANKED
 
         return POOL_RANKED
+
+    @property
+    def core(self) -> tuple[str, ...]:
+        """Sizes, paths and signal propagation."""
+        from .statistics import CORE
+
+        return CORE
 
     def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
         """One row of statistics per graph, (n, d) float64."""

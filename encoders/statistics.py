@@ -292,21 +292,28 @@ FEATURES: tuple[Feature, ...] = _features()
 FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 """Their names."""
 
-PATH_AND_SIZE: tuple[str, ...] = (
+CORE: tuple[str, ...] = (
     "log_params",
     "log_macs",
     "log_activations",
     "log_units",
     "log_relu_channels",
-    "log_macs_per_depth",
-    "log_params_per_unit",
+    "log_layers",
     *(f"path_{statistic}_{name}" for statistic in ("min", "max", "mean") for name in _QUANTITIES),
     "log_paths",
     "path_ratio",
+    "path_mean_ratio",
+    "reach_ratio",
+    *(f"{name}_{start}" for name in ("nwot", "correlation") for start in STARTS),
+    "agreement",
+    "correlation_spread",
+    "power_out",
+    "power_joins",
+    "gradient_mean",
+    "gradient_spread",
     "synflow",
-    *(f"nwot_{start}" for start in STARTS),
 )
-"""The columns on sizes, paths and NWOT: the few that a model should use far from every space it was trained on."""
+"""The columns on sizes, paths and signal propagation: the few that mean the same far from every training space."""
 
 POOL_RANKED: tuple[str, str] = ("log_macs", "nwot_0.5")
 """The columns whose rank within the pool of candidates is worth a further column."""

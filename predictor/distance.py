@@ -16,6 +16,17 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]
 
 NEIGHBOURS = 5
+FAR = 1.5
+"""From this distance on a network counts as far from the training set.
+
+Of spaces left out of eleven, networks lie at 1.6 to 2.9 (medians of ten of twelve); 95 % of the networks of a space lie
+below 1.2 of a reference made of 78 others.
+"""
+
+
+def farness(distance: Floats) -> Floats:
+    """0 up to the edge of the training set, 1 from `FAR` on, rising in between: (n,) of distances (n,)."""
+    return np.asarray(np.clip((distance - 1) / (FAR - 1), 0, 1), np.float64)
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Reference:
 
     def distance(self, table: Floats) -> Floats:
         """Distance (n,) of feature rows (n, d); 1 at the edge of the training set, less within it."""
-        return _nearest(self.scaler(table).astype(np.float32), self.points) / self.edge
+        return np.round(_nearest(self.scaler(table), self.points) / self.edge, _DECIMALS)
 
     def membership(self, table: Floats, owners: Sequence[int]) -> Floats:
         """How much each row belongs to each of the benchmarks `owners`: (n, len(owners)), rows sum to 1.
@@ -59,7 +70,7 @@ class Reference:
         """
         if len(owners) == 1:
             return np.ones((len(table), 1))
-        scaled = self.scaler(table).astype(np.float32)
+        scaled = self.scaler(table)
         distances = np.stack([_nearest(scaled, self.points[self.owner == owner]) for owner in owners], axis=1)
         distances += 1e-3 * self.edge
         share = (distances.min(1, keepdims=True) / distances) ** 8
@@ -102,8 +113,13 @@ def fold_distances(table: Floats, folds: Integers, owner: Integers, *, seed: int
     return result
 
 
-def _nearest(queries: NDArray[np.float32], points: NDArray[np.float32], *, skip_self: bool = False) -> Floats:
+_DECIMALS = 6
+"""What is kept of a distance, so that a network's does not depend on those it is scored with."""
+
+
+def _nearest(queries: NDArray[np.floating], points: NDArray[np.float32], *, skip_self: bool = False) -> Floats:
     """Mean distance (n,) to the nearest points, of which `queries` are the same rows if `skip_self`."""
+    points, queries = points.astype(np.float64), queries.astype(np.float64)
     k = min(NEIGHBOURS, len(points) - skip_self)
     if k < 1:
         return np.zeros(len(queries))

@@ -20,79 +20,105 @@ HeadOptions = Mapping[str, Mapping[str, Any]]
 """Head name → options of its constructor."""
 
 
+CORE = "core"
+"""What stands behind the @ for the core columns of the first encoder."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of an encoder within the table of all encoders.
+
+    Attributes:
+        name: Name of the encoder.
+        positions: Its columns.
+        core: Those of them that mean the same in every space; empty if the encoder names none.
+    """
+
+    name: str
+    positions: tuple[int, ...]
+    core: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class View:
     """A kind of head and the columns it sees: those of one encoder, and all that stand behind the encoders'.
 
     Attributes:
         head: Name of the head.
-        start: First column of its encoder.
-        stop: Column after its encoder's last.
+        columns: Positions of the encoders' columns that it sees.
         width: Columns of all encoders together.
         name: `head`, or `head@encoder` where there are several encoders.
+        core: Whether it sees core columns only.
     """
 
     head: str
-    start: int
-    stop: int
+    columns: tuple[int, ...]
     width: int
     name: str
+    core: bool = False
 
     def of(self, table: Floats) -> Floats:
         """The columns it sees of a table (n, d)."""
-        if self.stop - self.start == self.width:
+        if len(self.columns) == self.width:
             return table
-        return np.hstack([table[:, self.start : self.stop], table[:, self.width :]])
+        return np.hstack([np.take(table, self.columns, axis=1), table[:, self.width :]])
 
     def among(self, monotone: Sequence[int] | None) -> list[int] | None:
         """The entries, one per column, for the columns it sees."""
         if monotone is None:
             return None
-        return [*monotone[self.start : self.stop], *monotone[self.width :]]
+        return [*(monotone[at] for at in self.columns), *monotone[self.width :]]
 
 
-def views_of(heads: Sequence[str], encoders: Mapping[str, int]) -> tuple[View, ...]:
+def views_of(heads: Sequence[str], encoders: Sequence[Columns]) -> tuple[View, ...]:
     """The views that names of heads stand for.
 
     Args:
-        heads: `gbdt` (one view for each encoder) or `gbdt@statistics` (of that encoder only).
-        encoders: Name → number of columns, in the order of the table.
+        heads: `gbdt` (one view for each encoder), `gbdt@statistics` (of that encoder only) or `gbdt@core` (of the core
+            columns of the first encoder).
+        encoders: The encoders, in the order of the table.
 
     Raises:
         ConfigError: A head names an encoder that is not there, or a view is named twice.
     """
-    width, spans, start = sum(encoders.values()), {}, 0
-    for encoder, columns in encoders.items():
-        spans[encoder] = (start, start + columns)
-        start += columns
+    width, known = sum(len(encoder.positions) for encoder in encoders), {each.name: each for each in encoders}
     views = []
     for entry in heads:
         head, _, chosen = entry.partition("@")
-        if chosen and chosen not in spans:
-            raise ConfigError(f"head {entry!r} wants the encoder {chosen!r}, expected one of {', '.join(spans)}")
-        for encoder in (chosen,) if chosen else spans:
-            views.append(View(head, *spans[encoder], width, head if len(spans) == 1 else f"{head}@{encoder}"))
-    names = [view.name for view in views]
-    if twice := [name for name in names if names.count(name) > 1]:
+        if chosen == CORE:
+            if not encoders[0].core:
+                raise ConfigError(f"head {entry!r}: the encoder {encoders[0].name!r} names no core columns")
+            views.append(View(head, encoders[0].core, width, entry, core=True))
+            continue
+        if chosen and chosen not in known:
+            names = ", ".join((*known, CORE))
+            raise ConfigError(f"head {entry!r} wants the encoder {chosen!r}, expected one of {names}")
+        for encoder in (chosen,) if chosen else known:
+            name = head if len(known) == 1 else f"{head}@{encoder}"
+            views.append(View(head, known[encoder].positions, width, name))
+    names_of_views = [view.name for view in views]
+    if twice := [name for name in names_of_views if names_of_views.count(name) > 1]:
         raise ConfigError(f"heads are {', '.join(heads)}: {twice[0]} is there twice")
     return tuple(views)
 
 
 @dataclass(frozen=True)
 class HeadBlend:
-    """How a head's outputs enter the blend: weight · slope · (output - centre).
+    """How a head's outputs enter the blend: weight · (slope · (output - centre) + share · size).
 
     Attributes:
         weight: Share of the head; the shares of all heads sum to 1.
         centre: Mean out-of-fold output.
         slope: Slope of the labels on the out-of-fold outputs, so that a head that learnt nothing says little.
         kendall: Mean over benchmarks of the out-of-fold Kendall τ-b with the labels that the head learns.
+        share: What one standard deviation of size is worth; it was taken off the labels that the head learnt.
     """
 
     weight: float
     centre: float
     slope: float
     kendall: float
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -109,12 +135,18 @@ class Ensemble:
     members: tuple[tuple[Head, ...], ...]
     blends: tuple[HeadBlend, ...]
 
-    def member_scores(self, table: Floats) -> tuple[Floats, Floats]:
-        """Score of every member, (m, n), and the members' weights, (m,), which sum to 1."""
+    def member_scores(self, table: Floats, size: Floats | None = None) -> tuple[Floats, Floats]:
+        """Score of every member, (m, n), and the members' weights, (m,), which sum to 1.
+
+        Args:
+            table: (n, d) features.
+            size: (n,) sizes in standard deviations, see `size_prior`; None: 0.
+        """
         if not len(table):
             return np.zeros((sum(map(len, self.members)), 0)), self._weights()
+        term = np.zeros(len(table)) if size is None else size
         rows = [
-            blend.slope * (member.predict(view.of(table)) - blend.centre)
+            blend.slope * (member.predict(view.of(table)) - blend.centre) + blend.share * term
             for view, blend, members in zip(self.views, self.blends, self.members, strict=True)
             for member in members
         ]
@@ -150,7 +182,11 @@ def fit_members(
     monotone: Sequence[int] | None = None,
     options: HeadOptions | None = None,
 ) -> tuple[tuple[Head, ...], ...]:
-    """Fit `n_seeds` members of every view (one, where the seed changes nothing)."""
+    """Fit `n_seeds` members of every view (one, where the seed changes nothing).
+
+    The labels are (n,), or (h, n) where those of the views differ.
+    """
+    targets = np.broadcast_to(labels, (len(views), len(table)))
     return tuple(
         tuple(
             make_head(
@@ -158,10 +194,10 @@ def fit_members(
                 seed=integer_seed(seed, view.name, i),
                 monotone=view.among(monotone),
                 options=(options or {}).get(view.head),
-            ).fit(view.of(table), labels, weights)
+            ).fit(view.of(table), target, weights)
             for i in range(n_seeds if head_class(view.head).seeded else 1)
         )
-        for view in views
+        for view, target in zip(views, targets, strict=True)
     )
 
 
@@ -188,7 +224,7 @@ def out_of_fold(
         members = fit_members(
             views,
             table[~held],
-            labels[~held],
+            labels[..., ~held],
             weights[~held],
             n_seeds=1,
             seed=integer_seed(seed, "fold", int(fold)),
@@ -201,43 +237,56 @@ def out_of_fold(
 
 
 def blend_heads(
-    outputs: Floats, labels: Floats, owner: Integers, far: Floats | None = None, *, temperature: float = 0.1
+    outputs: Floats,
+    labels: Floats,
+    owner: Integers,
+    far: Floats | None = None,
+    *,
+    shares: Floats | None = None,
+    temperature: float = 0.1,
 ) -> list[HeadBlend]:
     """Blend of the heads from their out-of-fold outputs.
 
     Args:
         outputs: (h, n) out-of-fold outputs.
-        labels: (n,) labels.
+        labels: (n,) labels, or (h, n) where those of the heads differ.
         owner: (n,) benchmark of each row; correlations are taken inside each benchmark.
         far: (h, n) outputs for which the row's whole space was held out; then both count equally for the weights.
+        shares: (h,) shares of size that were taken off the labels; None: 0.
         temperature: Weights are proportional to exp(mean Kendall / temperature).
 
     Returns:
         One blend per head.
     """
     quality, slopes, centres = [], [], []
-    for i, output in enumerate(outputs):
+    targets = np.broadcast_to(labels, outputs.shape)
+    for i, (output, target) in enumerate(zip(outputs, targets, strict=True)):
         views = [output] if far is None else [output, far[i]]
-        each = [kendall(labels[owner == o], view[owner == o]) for o in np.unique(owner) for view in views]
+        each = [kendall(target[owner == o], view[owner == o]) for o in np.unique(owner) for view in views]
         quality.append(float(np.mean(np.nan_to_num(each))))
         centre = float(output.mean())
         deviation = output - centre
         power = float(deviation @ deviation)
-        slope = float(deviation @ labels) / power if power > 1e-12 else 1.0
+        slope = float(deviation @ target) / power if power > 1e-12 else 1.0
         centres.append(centre)
         slopes.append(float(np.clip(slope, 0.1, 1.5)))
-    shares = np.exp((np.array(quality) - max(quality)) / temperature)
-    shares /= shares.sum()
+    weights = np.exp((np.array(quality) - max(quality)) / temperature)
+    weights /= weights.sum()
+    taken = np.zeros(len(outputs)) if shares is None else shares
     return [
-        HeadBlend(float(share), centre, slope, tau)
-        for share, centre, slope, tau in zip(shares, centres, slopes, quality, strict=True)
+        HeadBlend(float(weight), centre, slope, tau, float(share))
+        for weight, centre, slope, tau, share in zip(weights, centres, slopes, quality, taken, strict=True)
     ]
 
 
-def combine(outputs: Floats, blends: Sequence[HeadBlend]) -> Floats:
-    """Blend head outputs (h, n) into scores (n,)."""
-    parts = [b.weight * b.slope * (row - b.centre) for row, b in zip(outputs, blends, strict=True)]
-    return np.asarray(np.sum(parts, axis=0), np.float64)
+def scaled(outputs: Floats, blends: Sequence[HeadBlend], size: Floats) -> Floats:
+    """Scores (h, n) of the heads from their outputs (h, n) and the networks' sizes (n,)."""
+    return np.stack([b.slope * (row - b.centre) + b.share * size for row, b in zip(outputs, blends, strict=True)])
+
+
+def combine(outputs: Floats, blends: Sequence[HeadBlend], size: Floats) -> Floats:
+    """Blend head outputs (h, n) into scores (n,); `size` (n,) as for `scaled`."""
+    return np.asarray(np.array([b.weight for b in blends]) @ scaled(outputs, blends, size), np.float64)
 
 
 def assign_folds(keys: Sequence[Sequence[str]], n_folds: int, seed: int) -> Integers:

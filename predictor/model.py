@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from math import nan
 from pathlib import Path
@@ -19,12 +20,14 @@ from ..encoders.errors import ArchGaugeError, CheckpointError, ConfigError, Data
 from ..encoders.graph import ArchGraph
 from ..encoders.model_names import is_name
 from ..encoders.reading import Shapes, is_module, read
-from ..encoders.registry import Encoder, encode_table, get_encoder
+from ..encoders.registry import Encoder, core_of, encode_table, get_encoder
 from . import checkpoint
 from .calibration import FEW, Margins, RankMap, best_share, cross_mapped
 from .card import model_card
-from .distance import Reference, fold_distances
+from .distance import Reference, farness, fold_distances
 from .ensemble import (
+    CORE,
+    Columns,
     Ensemble,
     HeadBlend,
     HeadOptions,
@@ -35,13 +38,14 @@ from .ensemble import (
     components,
     fit_members,
     out_of_fold,
+    scaled,
     views_of,
 )
 from .heads import HeadState, make_head
 from .metrics import kendall
 from .score import Ranked, Score
 from .seeding import integer_seed
-from .size_prior import SHARE, SizePrior, fit_size_prior, within_spaces
+from .size_prior import CORE_SHARE, FAR_SHARE, NEAR_SHARE, SizePrior, fit_size_prior, within_spaces
 from .transforms import normal_ranks, space_weights
 
 if TYPE_CHECKING:
@@ -59,6 +63,8 @@ PRIOR_LABELS = 12
 """How many labels the zero-shot score is worth when a predictor is fine-tuned."""
 NEAR = 10
 """From how many labels on a fine-tuned predictor measures distances from its own training networks."""
+FAR_HEADS = (f"extra_trees@{CORE}",)
+"""Heads far from the training set of a predictor for one or two spaces."""
 SHIPPED = Path(__file__).parent / "shipped"
 """Folder of the predictor that comes with the package."""
 
@@ -110,19 +116,19 @@ class Fitted:
     """Everything a predictor learns.
 
     Attributes:
-        ensemble: Heads on single networks.
-        pool_ensemble: Heads that also see ranks within a pool; None where it would add nothing.
+        ensemble: Heads for networks like those of the training set.
+        far: Heads for networks far from it, which count as `farness` says; None if there are none.
         reference: Sample of the training networks, for distances.
         tasks: What gives accuracies, one per task.
         seen: First 64 bits of the hashes of all training graphs, sorted, uint64.
         data: One record per training benchmark, for the model card.
         report: What fitting found out: weight and out-of-fold Kendall of each head and benchmark.
         prior: Set on fine-tuned predictors.
-        size_prior: The share of size in the score, on predictors for three or more spaces.
+        size_prior: The measure of size of which heads have a share; None on fine-tuned predictors.
     """
 
     ensemble: Ensemble
-    pool_ensemble: Ensemble | None
+    far: Ensemble | None
     reference: Reference
     tasks: tuple[TaskModel, ...]
     seen: NDArray[np.uint64]
@@ -136,18 +142,21 @@ class Predictor:
     """Predicts how well networks would do once trained.
 
     Encoders turn a network into a row of features; heads, several seeds each, learn the normal quantile of the rank
-    inside each training benchmark; a map per task turns the blended score into percent.
+    inside each training benchmark; a map per task turns the blended score into percent. Networks far from one or two
+    training spaces are scored by heads of their own, which see less, and size counts.
 
     Args:
         encoders: Names of encoders, see `archgauge.encoders.registry`.
         heads: Names of heads, see `archgauge.predictor.heads`. With several encoders, `gbdt` is fitted on the columns
-            of each of them, `gbdt@statistics` on those of one.
+            of each of them, `gbdt@statistics` on those of one, `gbdt@core` on the first's core columns.
+        far_heads: Heads of a predictor for one or two spaces for networks far from these; none: the other heads serve
+            there too. Default: `extra_trees@core`; none if the first encoder has no core columns. From three training
+            spaces on all heads serve everywhere.
         n_seeds: Members of each head that has a seed.
         seed: Seed of everything; the same seed gives the same predictor, byte for byte.
         monotone: Forbid trees to rate a network lower for being larger (the encoders say in which columns).
-        size_share: What one standard deviation of size is worth in the score, see `size_prior`; default: 0.6 with three
-            or more training spaces, else 0, for inside a space the heads do better alone.
-        pool: Also fit members that see how a network ranks in its pool, if there are several training spaces.
+        size_share: What one standard deviation of size is worth in the score, see `size_prior`; default: 0.3 with three
+            or more training spaces, else 0. Heads on core columns have 0.6 with three or more spaces, far heads 0.3.
         cache: Folder that keeps encoded networks between runs, or None.
         options: Head name → options of its constructor, such as `{"gbdt": {"n_trees": 1000}}`.
 
@@ -165,29 +174,31 @@ class Predictor:
         encoders: Sequence[str] = ("statistics",),
         heads: Sequence[str] = ("gbdt", "mlp"),
         *,
+        far_heads: Sequence[str] | None = None,
         n_seeds: int = 3,
         seed: int = 0,
         monotone: bool = True,
         size_share: float | None = None,
-        pool: bool = True,
         cache: str | os.PathLike[str] | None = None,
         options: HeadOptions | None = None,
     ) -> None:
         self.encoders = _names(encoders, "encoders")
         self.heads = _names(heads, "heads")
         self.options = {name: dict(values) for name, values in (options or {}).items()}
-        for head in dict.fromkeys((*(name.partition("@")[0] for name in self.heads), *self.options)):
+        self.far_heads = None if far_heads is None else tuple(far_heads)
+        names = (*self.heads, *(self.far_heads or ()))
+        for head in dict.fromkeys((*(name.partition("@")[0] for name in names), *self.options)):
             make_head(head, options=self.options.get(head))
         if n_seeds < 1 or seed < 0:
             raise ConfigError(f"n_seeds is {n_seeds} and seed {seed}, expected at least 1 and 0")
-        self.n_seeds, self.seed, self.monotone, self.pool = n_seeds, seed, monotone, pool
+        self.n_seeds, self.seed, self.monotone = n_seeds, seed, monotone
         if size_share is not None and size_share < 0:
             raise ConfigError(f"size_share is {size_share}, expected 0 or more")
         self.size_share = size_share
         self.cache = cache
         self._encoders: tuple[Encoder, ...] = tuple(get_encoder(name) for name in self.encoders)
-        widths = {encoder.name: len(encoder.columns) for encoder in self._encoders}
-        self._views: tuple[View, ...] = views_of(self.heads, widths)
+        self._views: tuple[View, ...] = views_of(self.heads, self._columns())
+        views_of(self.far_heads or (), self._columns())
         self._fitted: Fitted | None = None
 
     def __repr__(self) -> str:
@@ -222,6 +233,11 @@ class Predictor:
     def data(self) -> tuple[dict[str, Any], ...]:
         """Records of the training benchmarks: name, task, n, licence, label, relatives, hash."""
         return self.fitted.data
+
+    @property
+    def _pools(self) -> bool:
+        """Whether scoring candidates together differs from scoring each alone."""
+        return self.fitted.size_prior is not None and len({record["relatives"] for record in self.data}) > 1
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -313,7 +329,6 @@ class Predictor:
             seed=self.seed,
             monotone=self.monotone,
             size_share=self.size_share,
-            pool=self.pool,
             cache=self.cache,
             options=options,
         )
@@ -333,54 +348,29 @@ class Predictor:
         keys = list(zip(hashes, families, strict=True))
         folds = assign_folds(keys, _n_folds(len(table)), integer_seed(self.seed, "folds"))
 
-        sizes, size_prior = plain[:, self._pool_positions()], None
+        sizes = plain[:, self._pool_positions()]
+        size_prior = fit_size_prior(sizes, owner) if prior is None else None
+        term = np.zeros(len(plain)) if size_prior is None else size_prior(sizes)
+        inside = within_spaces(sizes, owner) if size_prior is not None else term
         several = prior is None and len({b.relatives for b in benchmarks}) >= 3
-        share = self.size_share if self.size_share is not None else SHARE if several else 0.0
-        if prior is None and share:
-            size_prior = fit_size_prior(sizes, owner, share)
-        if size_prior is not None:
-            labels = labels - size_prior.share * within_spaces(sizes, owner)
-        far = None
+        shares = self._shares(several) * (size_prior is not None)
+        targets = labels - shares[:, None] * inside
+        fold = partial(out_of_fold, self._views, table, targets, weights, monotone=monotone, options=self.options)
+        near, apart = fold(folds, seed=self.seed), None
         if several:
             spaces = [(benchmarks[i].relatives,) for i in owner]
-            apart = assign_folds(spaces, 4, integer_seed(self.seed, "spaces"))
-            far = out_of_fold(
-                self._views, table, labels, weights, apart, seed=self.seed, monotone=monotone, options=self.options
-            )
-        near = out_of_fold(
-            self._views, table, labels, weights, folds, seed=self.seed, monotone=monotone, options=self.options
-        )
-        blends = blend_heads(near, labels, owner, far)
-        members = fit_members(
-            self._views,
-            table,
-            labels,
-            weights,
-            n_seeds=self.n_seeds,
-            seed=self.seed,
-            monotone=monotone,
-            options=self.options,
-        )
-        ensemble = Ensemble(self._views, members, tuple(blends))
-        pool_ensemble = None
-        ranked = self._pool_positions()
-        if self.pool and prior is None and ranked and len({b.relatives for b in benchmarks}) >= 2:
-            ranks = np.concatenate([_pool_ranks(plain[owner == i], ranked) for i in range(len(benchmarks))])
-            extra = [*monotone, *[1] * len(ranked)] if monotone is not None else None
-            with_ranks = fit_members(
-                self._views,
-                np.hstack([table, ranks]),
-                labels,
-                weights,
-                n_seeds=self.n_seeds,
-                seed=integer_seed(self.seed, "pool"),
-                monotone=extra,
-                options=self.options,
-            )
-            pool_ensemble = Ensemble(self._views, with_ranks, tuple(blends))
+            apart = fold(assign_folds(spaces, 4, integer_seed(self.seed, "spaces")), seed=self.seed)
+        blends = blend_heads(near, targets, owner, apart, shares=shares)
+        fit = partial(fit_members, n_seeds=self.n_seeds, monotone=monotone, options=self.options)
+        members = fit(self._views, table, targets, weights, seed=self.seed)
+        far, far_views = None, () if several or size_prior is None else self._far_views()
+        if far_views:
+            seed = integer_seed(self.seed, "far")
+            far_members = fit(far_views, table, labels - FAR_SHARE * inside, weights, seed=seed)
+            blend = HeadBlend(1 / len(far_views), 0.0, 1.0, nan, FAR_SHARE)
+            far = Ensemble(far_views, far_members, (blend,) * len(far_views))
 
-        term = np.zeros(len(plain)) if size_prior is None else size_prior(sizes)
-        unseen = _drawn_to(combine(near, blends), prior_scores, prior) + term
+        unseen = _drawn_to(combine(near, blends, term), prior_scores, prior)
         rows = _Rows(
             table=table,
             accuracy=accuracy,
@@ -390,10 +380,7 @@ class Predictor:
             groups=components(keys),
             distance=fold_distances(self._placed(plain), folds, owner, seed=self.seed),
             score=unseen,
-            members=_drawn_to(
-                np.stack([b.slope * (row - b.centre) for b, row in zip(blends, near, strict=True)]), prior_scores, prior
-            )
-            + term,
+            members=_drawn_to(scaled(near, blends, term), prior_scores, prior),
             shares=np.array([blend.weight for blend in blends]),
         )
         names = [benchmark.task if benchmark.unit == "percent" else "" for benchmark in benchmarks]
@@ -401,7 +388,7 @@ class Predictor:
         tasks = tuple(self._learn_task(task, names, rows, monotone, prior) for task in known)
 
         report: dict[str, Any] = {
-            "size_share": 0.0 if size_prior is None else size_prior.share,
+            "size_share": float(shares.max()),
             "heads": {
                 name: {"weight": blend.weight, "kendall": blend.kendall}
                 for name, blend in zip((view.name for view in self._views), blends, strict=True)
@@ -411,8 +398,8 @@ class Predictor:
                 for i, b in enumerate(benchmarks)
             },
         }
-        if far is not None:
-            apart_scores = combine(far, blends) + term
+        if apart is not None:
+            apart_scores = combine(apart, blends, term)
             report["out_of_space_kendall"] = {
                 f"{b.name}:{b.task}": kendall(accuracy[owner == i], apart_scores[owner == i])
                 for i, b in enumerate(benchmarks)
@@ -422,8 +409,8 @@ class Predictor:
             report["prior_kendall"] = kendall(accuracy, prior_scores)
             report["seen_by_prior"] = int(prior.predictor._seen(benchmarks[0].hashes).sum())
         return Fitted(
-            ensemble=ensemble,
-            pool_ensemble=pool_ensemble,
+            ensemble=Ensemble(self._views, members, tuple(blends)),
+            far=far,
             reference=(
                 prior.predictor.fitted.reference  # a handful of networks says nothing of what is near
                 if prior is not None and len(plain) < NEAR
@@ -521,9 +508,8 @@ class Predictor:
                 than the batch.
             on_error: `raise` the first error, or `skip`: a network that cannot be read keeps its place with a score
                 that says why.
-            pool: Let the networks' ranks among themselves enter the rank score. It ranks better in spaces the predictor
-                was not fitted on, but a score then depends on the company. It changes nothing where the predictor was
-                fitted on a single space.
+            pool: Let the networks' ranks by size among themselves enter the share of size in the rank score, which then
+                depends on the company. It changes nothing where the predictor was fitted on a single space.
 
         Returns:
             One score per network, in their order.
@@ -533,11 +519,10 @@ class Predictor:
             ConfigError: The predictor does not know the task, or `on_error` is neither.
             ReadError: A network cannot be read and `on_error` is `raise`.
         """
-        fitted = self.fitted
         chosen = self._task(task)
         items = _gather(networks, on_error, input_shapes)
         good = [item.graph for item in items if item.graph is not None]
-        scores = iter(self._scores(self._encode(good), chosen, pool and fitted.pool_ensemble is not None))
+        scores = iter(self._scores(self._encode(good), chosen, pool and self._pools))
         result = []
         for item in items:
             if item.graph is None:
@@ -660,7 +645,7 @@ class Predictor:
             for score, name in zip(self._scores(table, task, False), benchmark.names, strict=True)
         ]
         pooled = []
-        if self.fitted.pool_ensemble is not None and len(benchmark) > 1:
+        if self._pools and len(benchmark) > 1:
             pooled = self._scores(table, "", True)
         left_out = int(seen.sum()) if exclude_seen else 0
         return measure(benchmark, scores, pooled=pooled, seen=left_out, n_resamples=n_resamples, seed=self.seed)
@@ -700,7 +685,7 @@ class Predictor:
         arrays = {f"reference.{name}": array for name, array in fitted.reference.arrays().items()}
         arrays["seen"] = fitted.seen
         files: dict[str, bytes] = {}
-        ensembles = {"single": fitted.ensemble, "pool": fitted.pool_ensemble}
+        ensembles = {"near": fitted.ensemble, "far": fitted.far}
         ensembles |= {f"direct_{i}": model.direct for i, model in enumerate(fitted.tasks)}
         present = {kind: ensemble for kind, ensemble in ensembles.items() if ensemble is not None}
         members = {
@@ -736,15 +721,16 @@ class Predictor:
             "options": {
                 "encoders": self.encoders,
                 "heads": self.heads,
+                "far_heads": self.far_heads,
                 "n_seeds": self.n_seeds,
                 "seed": self.seed,
                 "monotone": self.monotone,
                 "size_share": self.size_share,
-                "pool": self.pool,
                 "options": self.options,
             },
             "encoders": [{"name": e.name, "version": e.version, "columns": e.columns} for e in self._encoders],
             "members": members,
+            "far_views": [view.name for view in fitted.far.views] if fitted.far is not None else [],
             "data": fitted.data,
             "report": fitted.report,
         }
@@ -775,7 +761,10 @@ class Predictor:
             for kind, by_head in config["members"].items():
                 states = [[_restore(entry, arrays, content) for entry in entries] for entries in by_head]
                 blends = [HeadBlend(**_finite(blend)) for blend in calibration["blends"][kind]]
-                ensembles[kind] = Ensemble.restore(predictor._views, states, blends)
+                views = predictor._views
+                if kind == "far":
+                    views = views_of(config["far_views"], predictor._columns())
+                ensembles[kind] = Ensemble.restore(views, states, blends)
             tasks = [
                 TaskModel(
                     task=part["task"],
@@ -792,8 +781,8 @@ class Predictor:
                 before = cls._from_files(files, folder, f"{prefix}prior_", cache)
                 prior = Prior(before, **calibration["prior"])
             predictor._fitted = Fitted(
-                ensemble=ensembles["single"],
-                pool_ensemble=ensembles.get("pool"),
+                ensemble=ensembles["near"],
+                far=ensembles.get("far"),
                 reference=Reference.restore(_part(arrays, "reference.")),
                 tasks=tuple(tasks),
                 seen=np.asarray(arrays["seen"], np.uint64),
@@ -841,6 +830,26 @@ class Predictor:
             start += len(encoder.columns)
         return list(found.values())
 
+    def _columns(self) -> list[Columns]:
+        """Where in a table the encoders' columns stand."""
+        found, start = [], 0
+        for encoder in self._encoders:
+            core = tuple(start + encoder.columns.index(name) for name in core_of(encoder))
+            found.append(Columns(encoder.name, tuple(range(start, start + len(encoder.columns))), core))
+            start += len(encoder.columns)
+        return found
+
+    def _shares(self, several: bool) -> Floats:
+        """What one standard deviation of size is worth to each view, (h,), in a predictor for several spaces or not."""
+        plain = self.size_share if self.size_share is not None else NEAR_SHARE if several else 0.0
+        return np.array([CORE_SHARE if several and view.core else plain for view in self._views])
+
+    def _far_views(self) -> tuple[View, ...]:
+        """The views of `far_heads`, or of their default."""
+        if self.far_heads is not None:
+            return views_of(self.far_heads, self._columns())
+        return views_of(FAR_HEADS, self._columns()) if self._columns()[0].core else ()
+
     def _placed(self, plain: Floats) -> Floats:
         """The first encoder's columns, in which distances are measured."""
         return plain[:, : len(self._encoders[0].columns)]
@@ -867,17 +876,23 @@ class Predictor:
         return np.asarray(shares @ outputs, np.float64)
 
     def _members(self, plain: Floats, pool: bool) -> tuple[Floats, Floats]:
-        """Scores of all members, (m, n), drawn to the prior if there is one, and the members' weights (m,)."""
+        """Scores of all members, (m, n), and the members' weights (m,).
+
+        They are drawn to the prior, if there is one, and moved together to what the heads for far networks say.
+        """
         fitted = self.fitted
         table = self._with_prior(plain)
-        if pool and fitted.pool_ensemble is not None:
-            ranks = _pool_ranks(plain, self._pool_positions())
-            outputs, shares = fitted.pool_ensemble.member_scores(np.hstack([table, ranks]))
-        else:
-            outputs, shares = fitted.ensemble.member_scores(table)
+        size = None
         if fitted.size_prior is not None:
             sizes = plain[:, self._pool_positions()]
-            outputs = outputs + (fitted.size_prior.in_pool(sizes) if pool else fitted.size_prior(sizes))
+            size = fitted.size_prior.in_pool(sizes) if pool else fitted.size_prior(sizes)
+        outputs, shares = fitted.ensemble.member_scores(table, size)
+        if fitted.far is not None and len(plain):
+            away = farness(fitted.reference.distance(self._placed(plain)))
+            moved = away > 0
+            if moved.any():
+                told, parts = fitted.far.member_scores(table[moved], None if size is None else size[moved])
+                outputs[:, moved] += away[moved] * (parts @ told - shares @ outputs[:, moved])
         return _drawn_to(outputs, None if fitted.prior is None else table[:, -1], fitted.prior), shares
 
     def _scores(self, plain: Floats, task: str, pool: bool) -> list[Score]:
@@ -998,11 +1013,7 @@ def _deviation(outputs: Floats, shares: Floats) -> Floats:
 
 def _size_prior(calibration: Mapping[str, Any]) -> SizePrior | None:
     values = calibration.get("size_prior")
-    return SizePrior(values["share"], tuple(values["centres"]), tuple(values["scales"])) if values else None
-
-
-def _pool_ranks(plain: Floats, positions: Sequence[int]) -> Floats:
-    return np.stack([normal_ranks(plain[:, i]) for i in positions], axis=1)
+    return SizePrior(tuple(values["centres"]), tuple(values["scales"])) if values else None
 
 
 def _n_folds(rows: int) -> int:

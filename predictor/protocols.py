@@ -64,8 +64,9 @@ MORE_SOURCES = (
     "nas_bench_201:cifar100",
     "nas_bench_201:imagenet16_120",
     "enas_dvae",
+    "imagenet_zoo/timm",
 )
-"""Labels on other tasks, and of another space; they only teach."""
+"""Labels on other tasks, of another space, and of more real networks; they only teach."""
 SETS: Mapping[str, tuple[str, ...]] = {
     "default": SPACES,
     "study": (
@@ -100,6 +101,7 @@ FAMILIES: Mapping[str, str] = {
     "transnas_bench_101/macro": "residual stages",
     "imagenet_zoo": "real models",
     "imagenet_zoo/pytorchcv": "real models",
+    "imagenet_zoo/timm": "real models",
     "imagenet_zoo/torchvision": "real models",
     "lemur": "real models",
     "cvpr2022_nas_track2_vit": "transformers",

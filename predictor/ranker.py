@@ -173,7 +173,7 @@ def _archgauge(seed: int) -> PredictorRanker:
 
 
 SHIPPED_OPTIONS: dict[str, Any] = {
-    "heads": ("extra_trees", "gbdt"),
+    "heads": ("extra_trees", "gbdt", "extra_trees@core"),
     "n_seeds": 2,
     "options": {"extra_trees": {"columns": 0.2, "min_leaf": 10}, "gbdt": {"columns": 0.1, "min_leaf": 60}},
 }
@@ -184,13 +184,6 @@ SHIPPED_OPTIONS: dict[str, Any] = {
 def _shipped_heads(seed: int) -> PredictorRanker:
     """`Predictor` with the heads of the predictor that comes with the package."""
     return PredictorRanker({**SHIPPED_OPTIONS, "seed": seed})
-
-
-@register_ranker("far")
-def _far(seed: int) -> PredictorRanker:
-    """`Predictor` for spaces far from the one or two it is trained on: extremely randomised trees beside size."""
-    options = {"extra_trees": {"columns": 0.2}}
-    return PredictorRanker({"heads": ("extra_trees",), "size_share": 0.3, "options": options, "seed": seed})
 
 
 @register_ranker("archgauge-proxies")

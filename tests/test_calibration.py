@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from archgauge.predictor.calibration import Margins, RankMap, best_share, cross_mapped
 from archgauge.predictor.checkpoint import as_json
-from archgauge.predictor.distance import Reference, fold_distances, sample_rows
+from archgauge.predictor.distance import FAR, Reference, farness, fold_distances, sample_rows
 from archgauge.predictor.ensemble import assign_folds, blend_heads, combine
 from archgauge.predictor.seeding import generator, integer_seed
 from archgauge.predictor.transforms import Scaler, normal_ranks, space_weights
@@ -182,7 +182,10 @@ def test_the_better_head_weighs_more_and_a_useless_one_little():
     weights = [blend.weight for blend in blends]
     assert weights[0] > weights[1] > weights[2]
     assert sum(weights) == pytest.approx(1)
-    assert np.corrcoef(combine(outputs, blends), labels)[0, 1] > 0.95
+    nothing = np.zeros(300)
+    assert np.corrcoef(combine(outputs, blends, nothing), labels)[0, 1] > 0.95
+    sized = blend_heads(outputs, labels, np.zeros(300, np.int32), shares=np.full(3, 0.5))
+    np.testing.assert_allclose(combine(outputs, sized, nothing + 2) - combine(outputs, blends, nothing), 1.0)
 
 
 def test_heads_are_judged_inside_each_benchmark():
@@ -203,6 +206,10 @@ def test_distance_counts_from_the_edge():
     assert reference.distance(np.full((1, 5), 30.0))[0] > 3
     again = Reference.restore(reference.arrays())
     np.testing.assert_array_equal(again.distance(table), reference.distance(table))
+
+
+def test_networks_become_far_behind_the_edge():
+    assert farness(np.array([0.0, 1.0, (1 + FAR) / 2, FAR, 9.0])).tolist() == [0, 0, 0.5, 1, 1]
 
 
 @pytest.mark.parametrize("n", [1, 2])

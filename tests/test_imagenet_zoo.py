@@ -1,5 +1,6 @@
 """The shipped ImageNet-1k networks: light to load, labels in range, families that keep relatives together."""
 
+import gzip
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from archgauge.datasets import imagenet_zoo
-from archgauge.datasets.imagenet_zoo import Entry, choose, entries, load, read_table, write_table
+from archgauge.datasets import imagenet_zoo, imagenet_zoo_timm
+from archgauge.datasets.benchmark import Benchmark
+from archgauge.datasets.graph_store import GraphStore
+from archgauge.datasets.imagenet_zoo import Entry, choose, entries, load
+from archgauge.datasets.registry import load_benchmark
+from archgauge.datasets.xz_table import read_xz_table, write_xz_table
 from archgauge.encoders.errors import ConfigError, DataError
 
 # Published counts that differ from the networks' own: pytorchcv's tables state other numbers for five ESPNetv2, and
@@ -146,16 +151,16 @@ def test_wrong_choices_are_named() -> None:
 
 def test_tables_come_back_and_damage_is_named(tmp_path: Path) -> None:
     path, rows = tmp_path / "table.xz", [entry("pytorchcv", "a", 70.1, "g", remark='with "quotes", and\ncommas')]
-    write_table(path, rows)
-    assert read_table(path) == tuple(rows)
+    write_xz_table(path, rows)
+    assert read_xz_table(path, Entry) == tuple(rows)
     first = path.read_bytes()
-    write_table(path, rows)
+    write_xz_table(path, rows)
     assert path.read_bytes() == first
     path.write_bytes(first[:-20])
     with pytest.raises(DataError, match=r"table\.xz"):
-        read_table(path)
+        read_xz_table(path, Entry)
     with pytest.raises(DataError, match=r"missing\.xz"):
-        read_table(tmp_path / "missing.xz")
+        read_xz_table(tmp_path / "missing.xz", Entry)
 
 
 def test_families_that_share_a_graph_become_one() -> None:
@@ -244,3 +249,69 @@ def test_a_worker_that_fails_or_dies_spoils_nothing(tmp_path: Path) -> None:
     failures = build.export_all(late, tmp_path, workers=1, timeout=0.001)
     assert list(failures) == late
     assert "took more than" in failures[late[1]]
+
+
+# --- timm: graphs ship, accuracies do not ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def timm_zoo(benchmarks_root: Path) -> Benchmark:
+    return load_benchmark(imagenet_zoo_timm.NAME, root=benchmarks_root)
+
+
+def test_timm_networks_are_small_and_point_to_their_graphs() -> None:
+    files = (imagenet_zoo_timm.GRAPHS_PATH, imagenet_zoo_timm.NETWORKS_PATH)
+    assert sum(file.stat().st_size for file in files) < 1_000_000
+    store = GraphStore.load_compressed(imagenet_zoo_timm.GRAPHS_PATH)
+    known = imagenet_zoo_timm.networks()
+    assert len(known) == len(store)
+    assert all(store.hashes[network.place] == network.graph for network in known.values())
+
+
+def test_timm_accuracies_come_from_the_table(timm_zoo: Benchmark, benchmarks_root: Path) -> None:
+    assert timm_zoo.task == "imagenet1k"
+    assert timm_zoo.relatives == "imagenet_zoo"
+    assert len(timm_zoo) + len(timm_zoo.skipped) == 453
+    assert len(timm_zoo) > 430
+    assert len(set(timm_zoo.hashes)) == len(timm_zoo)
+    assert len(set(timm_zoo.groups)) > 40
+    labels = dict(zip(timm_zoo.names, timm_zoo.accuracy, strict=True))
+    assert labels["timm:caformer_b36.sail_in1k_384"] == 86.4
+    assert len(load_benchmark(imagenet_zoo_timm.NAME, root=benchmarks_root, limit=20)) == 20
+
+
+def test_timm_parameters_equal_the_published_ones(timm_zoo: Benchmark, benchmarks_root: Path) -> None:
+    paths = {imagenet_zoo_timm.LABELS: benchmarks_root / "imagenet_zoo" / imagenet_zoo_timm.LABELS}
+    published = {result.title: result.params for result in imagenet_zoo_timm.read_results(paths)}
+    other = {
+        name: (graph.params, published[name])
+        for name, graph in zip(timm_zoo.names, timm_zoo.graphs, strict=True)
+        if graph.params != published[name]
+    }
+    assert other == {}
+
+
+def test_a_timm_table_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / imagenet_zoo_timm.LABELS
+    path.write_bytes(gzip.compress(b"source,arch\ntimm,resnet18\n"))
+    with pytest.raises(DataError, match="no column dataset"):
+        imagenet_zoo_timm.load({imagenet_zoo_timm.LABELS: path})
+    header = "source,dataset,arch,weights,family,top1,params,img_size,recipe_class"
+    rows = ["timm,imagenet1k,no_such_net,a,f,70,5,224,scratch", "timm,imagenet1k,resnet14t,b,resnet,70,5,224,scratch"]
+    path.write_bytes(gzip.compress("\n".join([header, *rows]).encode()))
+    bench = imagenet_zoo_timm.load({imagenet_zoo_timm.LABELS: path})
+    assert bench.skipped[0][0] == "timm:no_such_net.a"
+    assert "no graph of it at 224 pixels" in bench.skipped[0][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet14t", "mobilenetv3_small_050"])
+def test_rebuilding_a_timm_network_gives_the_shipped_graph(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    pytest.importorskip("onnxscript", reason="needs the extra torch-export")
+    from archgauge.datasets.imagenet_zoo_build import Job, export_network
+    from archgauge.encoders.onnx_reader import read
+
+    network = next(each for each in imagenet_zoo_timm.networks().values() if each.arch == name)
+    export_network(Job("timm", name, network.image_size), tmp_path / "model.onnx")
+    assert read(tmp_path / "model.onnx").hash == network.graph

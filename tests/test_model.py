@@ -8,10 +8,12 @@ import pytest
 from archgauge.datasets.benchmark import Benchmark, leave_space_out
 from archgauge.encoders.errors import ConfigError, DataError, NotFittedError, ReadError
 from archgauge.encoders.graph import ArchGraph, Node
+from archgauge.predictor.distance import FAR
 from archgauge.predictor.evaluation import few_shot, leave_groups_out
 from archgauge.predictor.figure import draw_map
 from archgauge.predictor.metrics import kendall
 from archgauge.predictor.model import Predictor
+from archgauge.predictor.size_prior import CORE_SHARE, NEAR_SHARE
 
 
 def network(widths, kernel=3, resolution=32, odd=False):
@@ -152,7 +154,7 @@ def test_tasks(two_spaces, bench):
 def test_two_benchmarks_of_one_task_are_blended_by_closeness():
     low, high = space("alpha", 40, 1), space("beta", 40, 2, kernel=5)
     low = Benchmark(low.name, low.task, low.graphs, low.accuracy - 25, low.names, relatives=low.relatives)
-    model = quick(pool=False).fit([low, high])
+    model = quick().fit([low, high])
     for bench in (low, high):
         errors = [s.accuracy - a for s, a in zip(model.score(bench, task="toy"), bench.accuracy, strict=True)]
         assert np.abs(errors).mean() < 4
@@ -359,11 +361,42 @@ def test_finetuning_does_not_take_over_options_for_thousands(two_spaces, bench):
 
 def test_the_share_of_size_can_be_set(bench):
     plain, sized = quick().fit(bench), quick(size_share=0.5).fit(bench)
-    assert plain.fitted.size_prior is None
-    assert sized.fitted.size_prior.share == 0.5
-    assert quick(size_share=0.0).fit([space(str(i), 30, i) for i in range(3)]).fitted.size_prior is None
+    assert {blend.share for blend in plain.fitted.ensemble.blends} == {0.0}
+    assert {blend.share for blend in sized.fitted.ensemble.blends} == {0.5}
+    several = quick(heads=("gbdt", "extra_trees@core")).fit([space(str(i), 30, i) for i in range(3)])
+    assert [blend.share for blend in several.fitted.ensemble.blends] == [NEAR_SHARE, CORE_SHARE]
+    assert several.fitted.far is None
     with pytest.raises(ConfigError, match="size_share is -1"):
         quick(size_share=-1)
+
+
+def test_far_networks_are_scored_by_heads_of_their_own(bench):
+    model = quick(size_share=0.0).fit(bench)
+    assert [view.name for view in model.fitted.far.views] == ["extra_trees@core"]
+    own = model._table(bench)
+    reference = model.fitted.reference
+    moved = own.copy()
+    moved[:, : len(model.columns)] += 4 * reference.scaler.scale.clip(0, 10) * reference.edge
+    assert reference.distance(moved).min() > FAR
+    table, size = moved, model.fitted.size_prior(moved[:, model._pool_positions()])
+    outputs, shares = model.fitted.far.member_scores(table, size)
+    np.testing.assert_allclose(model._rank_scores(moved), shares @ outputs)
+    near = reference.distance(own) <= 1
+    assert near.any()
+    outputs, shares = model.fitted.ensemble.member_scores(own[near])
+    np.testing.assert_allclose(model._rank_scores(own)[near], shares @ outputs)
+    without = quick(size_share=0.0, far_heads=()).fit(bench)
+    assert without.fitted.far is None
+    outputs, shares = without.fitted.ensemble.member_scores(moved)
+    np.testing.assert_allclose(without._rank_scores(moved), shares @ outputs)
+
+
+def test_far_heads_can_be_chosen(bench):
+    chosen = quick(n_seeds=1, far_heads=("ridge",)).fit(bench)
+    assert [view.name for view in chosen.fitted.far.views] == ["ridge"]
+    with pytest.raises(ConfigError, match="'graph' names no core columns"):
+        quick(encoders=("graph",), far_heads=("extra_trees@core",))
+    assert quick(encoders=("graph",), heads=("ridge",)).fit(bench).fitted.far is None
 
 
 def test_nearest_networks_and_maps(fitted, bench, tmp_path):

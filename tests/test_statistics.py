@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from archgauge.encoders.graph import ArchGraph, Node
 from archgauge.encoders.operators import KINDS
 from archgauge.encoders.statistics import (
+    CORE,
     FEATURE_NAMES,
     FEATURES,
-    PATH_AND_SIZE,
     POOL_RANKED,
     STATISTICS_VERSION,
     laplacian_eigenvalues,
@@ -126,9 +126,9 @@ def test_only_measures_of_size_are_monotone() -> None:
 
 
 def test_selections_are_columns() -> None:
-    assert len(set(PATH_AND_SIZE)) == len(PATH_AND_SIZE) == 34
-    assert set(PATH_AND_SIZE) <= set(FEATURE_NAMES)
-    assert set(POOL_RANKED) <= set(PATH_AND_SIZE)
+    assert len(set(CORE)) == len(CORE) == 44
+    assert set(CORE) <= set(FEATURE_NAMES)
+    assert set(POOL_RANKED) <= set(CORE)
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
