@@ -1,16 +1,18 @@
 """Networks ranked by their text alone.
 
 Two presets. `pwr` is the recipe of ONNX-Net (Qin et al. 2025, their released training code): the whole language model
-and a linear output learn from pairs of networks of one batch. `default` leaves the language model as it is, and fits
-heads (`heads`) to its vectors. Either learns from within benchmarks only, so labels of different tasks and budgets are
-never compared.
+and a linear output learn from pairs of networks of one batch. `default` leaves the language model as it is. It fits
+heads (`heads`) to its vectors, and a Gaussian process (`text_kernel`) to the vectors and to counts of the statements of
+the description in their context. The process counts for as much of the score of a network as the labels explain of
+its variance there, the heads for the rest: among networks like those learned from it decides, far from them they do.
+Either preset learns from within benchmarks only, so labels of different tasks and budgets are never compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +20,11 @@ from numpy.typing import NDArray
 from ..datasets.benchmark import Benchmark
 from ..encoders.errors import ConfigError, DataError, NotFittedError
 from ..encoders.graph import ArchGraph
+from ..encoders.text import describe
+from ..encoders.text_context import Counts, counted
 from .heads import Head, make_head
 from .seeding import generator, integer_seed
+from .text_kernel import TextProcess
 from .transforms import normal_ranks, space_weights
 
 if TYPE_CHECKING:
@@ -56,6 +61,18 @@ class Pairwise:
     weight_decay: float = 0.1
 
 
+class PreparedText(NamedTuple):
+    """A text, ready to be scored.
+
+    Attributes:
+        tokens: What the language model has prepared.
+        counts: Labels of its statements in context, see `text_context.counted`; none for `pwr`.
+    """
+
+    tokens: Any
+    counts: tuple[Counts, ...] = ()
+
+
 class TextRanker:
     """Scores networks by their descriptions.
 
@@ -63,12 +80,13 @@ class TextRanker:
         preset: `default` or `pwr`; see above.
         language: The language model; default: the compact one that ships with archgauge. `pwr` changes its weights.
         heads: Heads of `default`, see `heads`; their scores are averaged.
+        context: Whether the process over statements in context takes part in `default`.
         members: Members of each head, with different seeds.
         pairwise: Training of `pwr`.
         seed: Seed of all that is drawn.
 
     Raises:
-        ConfigError: No such preset.
+        ConfigError: No such preset, or nothing that could learn.
     """
 
     def __init__(
@@ -77,17 +95,22 @@ class TextRanker:
         language: CompactText | HuggingFaceText | None = None,
         *,
         heads: Sequence[str] = ("gbdt", "mlp"),
+        context: bool = True,
         members: int = 3,
         pairwise: Pairwise = Pairwise(),
         seed: int = 0,
     ) -> None:
         if preset not in get_args(Preset):
             raise ConfigError(f"preset {preset!r} does not exist; choose one of {', '.join(get_args(Preset))}")
+        if preset == "default" and not heads and not context:
+            raise ConfigError("heads is empty and context is off, expected one of them for the preset 'default'")
         from ..encoders.language import CompactText
 
         self.preset, self.heads, self.members, self.pairwise, self.seed = preset, tuple(heads), members, pairwise, seed
+        self.context = context and preset == "default"
         self.language = language or CompactText.shipped()
         self._heads: list[Head] = []
+        self._process: TextProcess | None = None
         self._output: Any = None
 
     def fit(self, benchmarks: Sequence[Benchmark]) -> TextRanker:
@@ -99,11 +122,26 @@ class TextRanker:
         Raises:
             DataError: There is no benchmark.
         """
-        prepared = [self.language.prepare(benchmark.graphs) for benchmark in benchmarks]
+        prepared = [self.prepare(benchmark.graphs) for benchmark in benchmarks]
         return self.fit_prepared(prepared, [benchmark.accuracy for benchmark in benchmarks])
 
-    def fit_prepared(self, prepared: Sequence[Sequence[Any]], accuracies: Sequence[Floats]) -> TextRanker:
-        """Learns from texts that the language model has prepared, and from labels, (n,) of each benchmark.
+    def prepare(self, graphs: Sequence[ArchGraph]) -> list[PreparedText]:
+        """Texts of networks, ready to be scored; equal graphs are described once."""
+        from ..encoders.language import plain
+
+        different = {graph.hash: graph for graph in graphs}
+        plains = [plain(graph) for graph in different.values()]
+        texts = [describe(graph, self.language.level) for graph in plains]
+        tokens = self.language.prepare_texts(texts)
+        counts: list[tuple[Counts, ...]] = [()] * len(texts)
+        if self.context:
+            lossless = self.language.level in ("full", "compact")
+            counts = [counted(text) for text in (texts if lossless else map(describe, plains))]
+        found = dict(zip(different, map(PreparedText, tokens, counts), strict=True))
+        return [found[graph.hash] for graph in graphs]
+
+    def fit_prepared(self, prepared: Sequence[Sequence[PreparedText]], accuracies: Sequence[Floats]) -> TextRanker:
+        """Learns from texts that `prepare` gave, and from labels, (n,) of each benchmark.
 
         Raises:
             DataError: There is no benchmark.
@@ -126,32 +164,40 @@ class TextRanker:
         Raises:
             NotFittedError: `fit` has not been called.
         """
-        return self.rank_prepared(self.language.prepare(graphs))
+        return self.rank_prepared(self.prepare(graphs))
 
-    def rank_prepared(self, prepared: Sequence[Any]) -> Floats:
-        """Scores (n,) of texts that the language model has prepared."""
-        if not self._heads and self._output is None:
+    def rank_prepared(self, prepared: Sequence[PreparedText]) -> Floats:
+        """Scores (n,) of texts that `prepare` gave."""
+        if not self._heads and self._process is None and self._output is None:
             raise NotFittedError("the text ranker has learned nothing yet: call fit first")
-        table = self.language.embed_prepared(prepared).vectors
+        table = self.language.embed_prepared([text.tokens for text in prepared]).vectors
         if self.preset == "pwr":
             weight, bias = self._output
             return np.asarray(table @ weight + bias, np.float64)
-        return np.asarray(np.mean([head.predict(table) for head in self._heads], axis=0), np.float64)
+        scores = np.mean([head.predict(table) for head in self._heads], axis=0) if self._heads else np.zeros(len(table))
+        if self._process is not None:
+            told = self._process.predict([text.counts for text in prepared], table)
+            scores = told.share * told.mean + (1 - told.share) * scores
+        return np.asarray(scores, np.float64)
 
-    def _fit_heads(self, prepared: Sequence[Sequence[Any]], accuracies: Sequence[Floats]) -> None:
-        table = np.concatenate([self.language.embed_prepared(texts).vectors for texts in prepared])
+    def _fit_heads(self, prepared: Sequence[Sequence[PreparedText]], accuracies: Sequence[Floats]) -> None:
+        texts = [text for benchmark in prepared for text in benchmark]
+        table = self.language.embed_prepared([text.tokens for text in texts]).vectors
         labels = np.concatenate([normal_ranks(accuracy) for accuracy in accuracies])
         sizes = [len(accuracy) for accuracy in accuracies]
         weights = np.repeat(space_weights(sizes), sizes)
-        self._heads = []
+        self._heads, self._process = [], None
         for name in self.heads:
             for member in range(self.members):
                 head = make_head(name, seed=integer_seed(self.seed, "text", name, member))
                 self._heads.append(head.fit(table, labels, weights))
                 if not head.seeded:
                     break
+        if self.context:
+            process = TextProcess(seed=integer_seed(self.seed, "text", "process"))
+            self._process = process.fit([text.counts for text in texts], table, labels, weights)
 
-    def _fit_pairs(self, prepared: Sequence[Sequence[Any]], accuracies: Sequence[Floats]) -> None:
+    def _fit_pairs(self, prepared: Sequence[Sequence[PreparedText]], accuracies: Sequence[Floats]) -> None:
         import torch
 
         options, language = self.pairwise, self.language
@@ -182,7 +228,7 @@ class TextRanker:
             labels = accuracies[at][rows]
             better, worse = _pairs(labels, options.pairs * len(rows), options.threshold, random)
             if len(better):
-                scores = output(language.forward([prepared[at][row] for row in rows]))[:, 0]
+                scores = output(language.forward([prepared[at][row].tokens for row in rows]))[:, 0]
                 loss = torch.relu(options.margin - (scores[better] - scores[worse])).mean()
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

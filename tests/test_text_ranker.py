@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from archgauge.datasets import nats_bench_sss
+from archgauge.datasets import nas_bench_201, nats_bench_sss
 from archgauge.datasets.benchmark import Benchmark
 from archgauge.encoders.errors import ConfigError, DataError, NotFittedError
 from archgauge.encoders.language import CompactText
@@ -53,6 +53,32 @@ def test_labels_of_different_benchmarks_are_not_compared(preset):
     np.testing.assert_array_equal(one, other)
 
 
+def test_statements_in_context_tell_how_a_cell_is_wired():
+    specs = nas_bench_201.sample(240, 0)
+    cells = [read(nas_bench_201.build(spec, "cifar10")) for spec in specs]
+    bench = Benchmark("wiring", "cifar10", cells, np.array([float(cell.depth) for cell in cells]), tuple(specs))
+    few, rest = bench.split(140, seed=0)
+    found = {}
+    for context in (True, False):
+        ranker = TextRanker(language=language(), heads=("ridge",), context=context).fit([few])
+        found[context] = spearman(rest.accuracy, ranker.rank_scores(rest.graphs))
+    assert found[True] > max(0.8, found[False] + 0.1), found
+
+
+def test_the_process_counts_for_the_variance_that_it_explains():
+    ranker = TextRanker(language=language(), heads=("ridge",)).fit([BENCH.select(range(20))])
+    prepared = ranker.prepare(GRAPHS)
+    assert ranker.prepare([GRAPHS[3], GRAPHS[3]]) == [prepared[3], prepared[3]]
+    vectors = ranker.language.embed_prepared([text.tokens for text in prepared]).vectors
+    told = ranker._process.predict([text.counts for text in prepared], vectors)
+    assert 0 < told.share[:20].mean() < 1
+    assert told.share[20:].mean() < told.share[:20].mean()
+    heads = ranker._heads[0].predict(vectors)
+    np.testing.assert_allclose(ranker.rank_scores(GRAPHS), told.share * told.mean + (1 - told.share) * heads)
+    alone = TextRanker(language=language(), heads=()).fit([BENCH.select(range(20))])
+    np.testing.assert_allclose(alone.rank_scores(GRAPHS), told.share * told.mean)
+
+
 def test_pairs():
     labels = np.array([3.0, 1.0, 1.05, 2.0])
     better, worse = _pairs(labels, 100, 0.1, np.random.default_rng(0))
@@ -65,6 +91,8 @@ def test_pairs():
 def test_what_cannot_be_done_is_refused():
     with pytest.raises(ConfigError, match="preset"):
         TextRanker("best", language())
+    with pytest.raises(ConfigError, match="heads is empty"):
+        TextRanker(language=language(), heads=(), context=False)
     with pytest.raises(NotFittedError, match="call fit first"):
         TextRanker(language=language()).rank_scores(GRAPHS[:1])
     with pytest.raises(DataError, match="no benchmark"):
