@@ -5,8 +5,10 @@
     python benchmarks/gennape.py few-shot      the same, then 50 labels of the target (GENNAPE's second table)
     python benchmarks/gennape.py ablation      encoder weights x one head or fuzzy heads x labels with or without FLOPs
 
-    --encoder none= --encoder spectral=runs/spectral.safetensors --encoder ours=   weights of the graph encoder by name:
-        a file that `benchmarks/pretrain_graph.py` wrote, "untrained", or nothing for those that ship with archgauge
+    --encoder none=untrained --encoder spectral=runs/spectral.safetensors --encoder ours=   weights of the graph encoder
+        by name: a file that `benchmarks/pretrain_graph.py` wrote, "untrained", or nothing for those that ship
+    --rows far GENNAPE      only rows with one of these words in their name (and the trivial ones)
+    --targets nas_bench_201 ofa      only targets with one of these words in their name
 
 All tables have the trivial rows (no labels, no learning) under them, and the deviation over the seeds. What is ranked
 without labels of the target has seen none. `pool` rows are transductive: candidates are standardised among themselves.
@@ -35,8 +37,8 @@ from archgauge.encoders.registry import ENCODERS, get_encoder, register_encoder
 from archgauge.predictor.gennape import EMBEDDED, MEMBERS, Gennape
 from archgauge.predictor.graph_ranker import GraphRanker
 from archgauge.predictor.grid import Grid
-from archgauge.predictor.protocols import Part, Run, Split, run_splits, without_graphs
-from archgauge.predictor.ranker import PredictorRanker, Ranker
+from archgauge.predictor.protocols import Part, Run, Split, run_splits, teaching, without_graphs
+from archgauge.predictor.ranker import FAR_ENCODERS, PredictorRanker, Ranker, ranker_entry
 from archgauge.predictor.seeding import integer_seed
 from archgauge.predictor.tables import aligned
 
@@ -53,6 +55,8 @@ LEAST = 80.0
 """Networks of NAS-Bench-101 below this accuracy are not learnt from (Mills et al. 2023, sec. 5.1)."""
 OTHERS = ("ofa_mbv3", "darts_trained/oncenas", "darts_trained/nas_efh", "darts_trained/swap")
 """Targets beside NAS-Bench-201."""
+ABLATED = ("nas_bench_201 without none", "ofa_mbv3", "darts_trained/oncenas")
+"""Zero-shot targets of the ablation."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,10 @@ def register(spec: str) -> str:
 # -- data ------------------------------------------------------------------------------------------------------------
 
 
-def sources() -> tuple[ag.Benchmark, ...]:
+def sources(least: float = LEAST) -> tuple[ag.Benchmark, ...]:
     """The cells of NAS-Bench-101 with labels of 108 epochs: 500 of seven vertices, and 91 of up to four."""
     found = [ag.load_benchmark(name) for name in ("nas_bench_101", "nas_bench_101/ec_nas_4v")]
-    return tuple(bench.select(bench.accuracy >= LEAST) for bench in found)
+    return tuple(bench.select(bench.accuracy >= least) for bench in found)
 
 
 def targets(networks: int) -> list[ag.Benchmark]:
@@ -126,7 +130,7 @@ def targets(networks: int) -> list[ag.Benchmark]:
 
 def zero_shot(train: tuple[ag.Benchmark, ...], found: Sequence[ag.Benchmark]) -> list[Split]:
     """What learnt from `train` ranks each target; networks that occur in a target are not learnt from."""
-    taught = without_graphs(train, {key for target in found for key in target.hashes})
+    taught = teaching(without_graphs(train, {key for target in found for key in target.hashes}), False)
     return [Split(target.name, target, (Part(taught, None, np.arange(len(target))),)) for target in found]
 
 
@@ -155,11 +159,16 @@ def predictors(encoders: Sequence[str], heads: Sequence[str]) -> Rows:
     """`Predictor` on statistics, on each encoder alone, and on both."""
 
     def make(names: tuple[str, ...]) -> Callable[[int], Ranker]:
-        options = {"encoders": names, "heads": tuple(heads), "n_seeds": 1, "pool": False}
+        options = {"encoders": names, "heads": tuple(heads), "n_seeds": 1}
         return lambda seed: PredictorRanker({**options, "seed": seed})
 
     chosen = [("statistics",), *((name,) for name in encoders), *(("statistics", name) for name in encoders)]
     return {f"{' + '.join(names)} ({' '.join(heads)})": make(names) for names in chosen}
+
+
+def far() -> Rows:
+    """Rankers for spaces far from the one trained on, by their names in the registry."""
+    return {name: ranker_entry(name).make for name in FAR_ENCODERS}
 
 
 def ensembles(encoders: Sequence[str], members: Mapping[str, tuple[str, ...]]) -> Rows:
@@ -169,6 +178,16 @@ def ensembles(encoders: Sequence[str], members: Mapping[str, tuple[str, ...]]) -
         return lambda seed: Gennape(encoder, seed, chosen, cache=default_cache_dir())
 
     return {f"{row} on {name}": make(name, chosen) for row, chosen in members.items() for name in encoders}
+
+
+def plain(encoders: Sequence[str]) -> Rows:
+    """Heads that are no perceptrons, on every encoder: randomised trees without a share of size, Gaussian processes."""
+
+    def make(encoder: str, head: str) -> Callable[[int], Ranker]:
+        return lambda seed: PredictorRanker({"encoders": (encoder,), "heads": (head,), "seed": seed})
+
+    heads = {"trees": "extra_trees", "gp": "gp"}
+    return {f"{row} on {name}": make(name, head) for name in encoders for row, head in heads.items()}
 
 
 def end_to_end(backbones: Sequence[str]) -> Rows:
@@ -199,11 +218,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=("in-space", "transfer", "few-shot", "ablation"))
     parser.add_argument("--encoder", action="append", metavar="NAME=FILE", help="default: the weights that ship")
-    parser.add_argument("--labels", type=int, nargs="+", help="default 78 156 781, for the ablation 156")
+    parser.add_argument("--labels", type=int, nargs="+", help="default 78 156 781, for the ablation 78 781")
     parser.add_argument("--seeds", type=int, default=5, help="seeds of what learns, or draws of the labels")
     parser.add_argument("--networks", type=int, default=0, help="networks of each target at most, 0: all")
+    parser.add_argument("--least", type=float, default=LEAST, help="least accuracy of the cells learnt from, percent")
     parser.add_argument("--heads", nargs="+", help="heads of the predictors")
     parser.add_argument("--backbones", nargs="*", default=[], help="backbones trained end to end, beside the k-GNN")
+    parser.add_argument("--rows", nargs="+", default=[""], help="words, one of which is in a row's name")
+    parser.add_argument("--targets", nargs="+", default=[""], help="words, one of which is in a target's name")
     parser.add_argument("--folder", type=Path, help="keeps finished cells")
     options = parser.parse_args()
     start = time.perf_counter()
@@ -215,17 +237,20 @@ def main() -> None:
         splits += with_labels(ag.load_benchmark("nas_bench_101"), (100,), options.seeds)
         rows |= end_to_end(options.backbones) if options.backbones else {}
     elif options.table == "transfer":
-        splits += zero_shot(sources(), targets(options.networks))
-        rows |= ensembles(encoders, {"GENNAPE": MEMBERS}) | end_to_end(options.backbones)
+        splits += zero_shot(sources(options.least), targets(options.networks))
+        rows |= far() | ensembles(encoders, {"GENNAPE": MEMBERS}) | end_to_end(options.backbones)
     elif options.table == "few-shot":
         for target in targets(options.networks)[1:]:
-            splits += with_labels(target, options.labels or (50,), options.seeds, sources())
+            splits += with_labels(target, options.labels or (50,), options.seeds, sources(options.least))
         rows |= ensembles(encoders, {"GENNAPE": MEMBERS}) | end_to_end(options.backbones)
     else:
-        found = targets(options.networks)
-        splits += zero_shot(sources(), found)
-        splits += with_labels(found[0], options.labels or (156,), options.seeds)
-        rows = ensembles(encoders, {name: (name,) for name in EMBEDDED})
+        found = [target for target in targets(options.networks) if target.name in ABLATED]
+        splits += zero_shot(sources(options.least), found)
+        splits += with_labels(targets(options.networks)[0], options.labels or (78, 781), options.seeds)
+        splits += with_labels(ag.load_benchmark("nas_bench_101"), (100,), options.seeds)
+        rows = ensembles(encoders, {name: (name,) for name in EMBEDDED}) | plain(encoders)
+    rows = {name: make for name, make in rows.items() if any(word in name for word in options.rows)}
+    splits = [split for split in splits if any(word in split.name for word in options.targets)]
     grids = [
         run_splits(
             Run(rows, options.seeds, folder=options.folder, report=lambda cell: print(".", end="", flush=True)),
@@ -237,7 +262,8 @@ def main() -> None:
     ]
     print()
     for grid in grids:
-        print("\n\n".join(table(grid, metric) for metric in ("spearman", "kendall")), "\n")
+        metrics = [name for name in ("spearman", "kendall", "kendall_copies_kept") if name in grid.cells[0].metrics]
+        print("\n\n".join(table(grid, metric) for metric in metrics), "\n")
     print(f"{options.seeds} seeds, {time.perf_counter() - start:.0f} s")
 
 

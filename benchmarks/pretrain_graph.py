@@ -4,6 +4,10 @@
 
 Other backbones and objectives, for comparison: `--backbone gin --weights spectral=1 --out runs/spectral.safetensors`.
 It saves its state after every epoch beside the output, and goes on from there when it is called again.
+
+    python benchmarks/pretrain_graph.py --readings [--per-space 60]
+
+trains nothing, but works out the map of `encoders/graph_readings.py` for the weights that ship.
 """
 
 import argparse
@@ -18,7 +22,21 @@ from archgauge.datasets.corpus import draw_corpus
 from archgauge.datasets.imagenet_zoo import load as load_zoo
 from archgauge.encoders.contrastive import corpus_of, pretrain, save_encoder
 from archgauge.encoders.gnn import BACKBONES, GNNConfig
-from archgauge.encoders.registry import encode_table, get_encoder
+from archgauge.encoders.graph_readings import SHIPPED_READINGS, Readings, weights_of
+from archgauge.encoders.registry import SHIPPED_GRAPH, encode_table, get_encoder
+
+
+def fit_readings(per_space: int, seed: int) -> None:
+    """Works out the readings on networks drawn from every space, and writes them beside the weights that ship."""
+    drawn = draw_corpus(per_space, seed=seed)
+    graphs = [graph for space in drawn.values() for graph in space.graphs]
+    spaces = [name for name, space in drawn.items() for _ in space.graphs]
+    statistics = encode_table(graphs, get_encoder("statistics"), cache=default_cache_dir())
+    readings, penalty, read = Readings.fit(get_encoder("graph").encode(graphs), statistics, spaces)
+    about = {"weights": weights_of(SHIPPED_GRAPH), "networks": len(graphs), "per_space": per_space, "seed": seed}
+    readings.save(SHIPPED_READINGS, {**about, "spaces": sorted(drawn), "penalty": penalty})
+    shares = ", ".join(f"{value:.3f} with penalty {name:g}" for name, value in read.items())
+    print(f"{len(graphs)} networks of {len(drawn)} spaces; read right in spaces left out: {shares}", flush=True)
 
 
 def main() -> None:
@@ -33,9 +51,14 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parents[1] / "encoders" / "shipped" / "graph.safetensors"
     )
+    parser.add_argument("--readings", action="store_true", help="only the map of the shipped embedding to statistics")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     start = time.perf_counter()
+    if options.readings:
+        fit_readings(options.per_space, options.seed)
+        print(f"{time.perf_counter() - start:.0f} s")
+        return
     weights = {name: float(value) for name, _, value in (part.partition("=") for part in options.weights)}
 
     drawn = draw_corpus(options.per_space, seed=options.seed)

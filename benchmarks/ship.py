@@ -3,7 +3,7 @@
     python benchmarks/ship.py [--limit 800] [--out predictor/shipped]
 
 Needs the benchmark files (ARCHGAUGE_DATA). Labels of different budgets are never mixed: accuracies are learnt from the
-first benchmark with a task (on ImageNet from all published results), the others teach ranks only.
+first benchmark with a task, the others teach ranks only.
 """
 
 import argparse
@@ -12,24 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import archgauge as ag
-from archgauge.predictor.protocols import MORE_SOURCES, SPACES
+from archgauge.predictor.protocols import SOURCES, Run, load_spaces
 from archgauge.predictor.ranker import SHIPPED_OPTIONS
 
-SOURCES = (*SPACES, *MORE_SOURCES)
 TASKS = ("imagenet1k", "cifar10", "cifar100", "imagenet16_120")
 """Tasks the predictor gives accuracies for."""
-ONE_BUDGET = ("imagenet_zoo", "imagenet_zoo/timm")
-"""Benchmarks of one task that teach accuracies together: results that packages publish of weights of their own."""
 
 
 def load_sources(limit: int) -> list[ag.Benchmark]:
-    """At most `limit` networks of every source; the task of those that teach ranks only is empty."""
+    """At most `limit` networks of every source, all of the real ones; those that teach ranks only have no task."""
     sources: list[ag.Benchmark] = []
-    for spec in SOURCES:
-        name, _, task = spec.partition(":")
-        bench = ag.load_benchmark(name, task or None, limit=limit, seed=1)  # 0 is what `evaluate --limit` draws
+    for bench in load_spaces(Run(limit=limit), SOURCES):
         first = bench.task in TASKS and bench.task not in {other.task for other in sources}
-        sources.append(bench if first or name in ONE_BUDGET else replace(bench, task=""))
+        sources.append(bench if first else replace(bench, task=""))
     return sources
 
 

@@ -187,16 +187,8 @@ def family_of(name: str) -> str:
 
 def unite_families(rows: Sequence[Entry]) -> list[Entry]:
     """Merges families that have a graph in common; the first name in alphabetical order stays."""
-    name = {entry.family: entry.family for entry in rows}
-    by_graph: dict[str, set[str]] = {}
-    for entry in rows:
-        by_graph.setdefault(entry.graph, set()).add(entry.family)
-    for families in by_graph.values():
-        joined = {name[family] for family in families}
-        for family in name:
-            if name[family] in joined:
-                name[family] = min(joined)
-    return [replace(entry, family=name[entry.family]) for entry in rows]
+    joined = imagenet_zoo_timm.join_families([(entry.graph, entry.family) for entry in rows])
+    return [replace(entry, family=joined[entry.family]) for entry in rows]
 
 
 def build_network(package: str, name: str, image_size: int) -> Any:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -124,7 +124,7 @@ def load(paths: Mapping[str, Path]) -> Benchmark:
     known, store = networks(), _graphs()
     skipped: list[tuple[str, str]] = []
     first: dict[str, tuple[Result, Network]] = {}
-    family: dict[str, str] = {}
+    members: list[tuple[str, str]] = []
     for result in sorted(read_results(paths), key=lambda result: (-result.top1, result.arch)):
         network = known.get((result.arch, result.image_size))
         if network is None:
@@ -132,19 +132,20 @@ def load(paths: Mapping[str, Path]) -> Benchmark:
             continue
         if network.place >= len(store) or store.hashes[network.place] != network.graph:
             raise DataError(f"{NETWORKS_PATH}: {result.arch} points to another graph: install archgauge again")
+        members.append((network.graph, result.family))
         if network.graph in first:
             skipped.append((result.title, f"the same graph as {first[network.graph][0].title}"))
-            _unite(family, result.family, first[network.graph][0].family)
         else:
             first[network.graph] = result, network
     chosen = sorted(first.values(), key=lambda pair: pair[0].arch)
+    families = join_families(members)
     return Benchmark(
         name=NAME,
         task=TASK,
         graphs=store.select([network.place for _, network in chosen]),
         accuracy=np.array([result.top1 for result, _ in chosen]),
         names=tuple(result.title for result, _ in chosen),
-        groups=tuple(_root(family, result.family) for result, _ in chosen),
+        groups=tuple(families[result.family] for result, _ in chosen),
         relatives="imagenet_zoo",
         label="best published top-1 of weights trained on ImageNet-1k only, validation set, recipes differ",
         licence="Apache-2.0",
@@ -152,17 +153,24 @@ def load(paths: Mapping[str, Path]) -> Benchmark:
     )
 
 
-def _root(parent: Mapping[str, str], name: str) -> str:
-    while name in parent:
-        name = parent[name]
-    return name
+def join_families(members: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Family → name of the joined family; families that have a graph in common are one, named by the first in order.
 
+    Args:
+        members: Graph and family of every network.
+    """
+    parent: dict[str, str] = {}
 
-def _unite(parent: dict[str, str], one: str, other: str) -> None:
-    """Make two families one, under the name that comes first in the alphabet."""
-    low, high = sorted((_root(parent, one), _root(parent, other)))
-    if low != high:
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    first: dict[str, str] = {}
+    for graph, family in members:
+        low, high = sorted((root(first.setdefault(graph, family)), root(family)))
         parent[high] = low
+    return {family: root(family) for family in list(parent)}
 
 
 @cache

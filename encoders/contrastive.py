@@ -240,6 +240,8 @@ def _epoch(
             part = _masked(random, tensors, corpus.table, (operators, kinds, features), encoder, objectives)
             loss = loss + weight * part
             totals["masked"].append(part.item())
+        if not loss.requires_grad:  # a single graph has nobody to be compared with
+            continue
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([*encoder.parameters(), *objectives.parameters()], 1.0)

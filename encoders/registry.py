@@ -57,6 +57,8 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {}
 """Name → what makes the encoder (a class or a function without arguments)."""
 SHIPPED_GRAPH = Path(__file__).parent / "shipped" / "graph.safetensors"
 """Weights of the graph network, made by `benchmarks/pretrain_graph.py`."""
+SHIPPED_READINGS = SHIPPED_GRAPH.with_name("graph_readings.safetensors")
+"""What reads the statistics off its embedding, made by `benchmarks/pretrain_graph.py --readings`."""
 SHIPPED_TEXT = SHIPPED_GRAPH.with_name("text.safetensors")
 """Weights of the language model, made by `benchmarks/pretrain_text.py`."""
 
@@ -159,6 +161,14 @@ class GraphNetworkEncoder:
     def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
         """One row per graph, (n, 672) float64."""
         return np.round(_graph_network().embed(graphs), _DECIMALS)
+
+
+@register_encoder("graph_readings")
+def _graph_readings() -> Encoder:
+    """The statistics as they are read off the graph network's embedding; see `graph_readings`."""
+    from .graph_readings import GraphReadingsEncoder
+
+    return GraphReadingsEncoder()
 
 
 _NEURAL_VERSION = 2

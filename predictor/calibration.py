@@ -98,6 +98,38 @@ class RankMap(_Stored):
 
 
 @dataclass(frozen=True)
+class RankScale(_Stored):
+    """Accuracy → rank score: the normal quantile of its rank among the labels of a task, rising everywhere.
+
+    Attributes:
+        accuracy: (k,) ascending quantiles of the labels, percent.
+        scores: (k,) normal quantiles of their levels.
+        slope: Score per point beyond the first and the last.
+    """
+
+    accuracy: Floats
+    scores: Floats
+    slope: float
+
+    def __call__(self, accuracy: Floats) -> Floats:
+        """Rank scores (n,) of accuracies (n,) in percent."""
+        beyond = accuracy - np.clip(accuracy, self.accuracy[0], self.accuracy[-1])
+        return np.asarray(np.interp(accuracy, self.accuracy, self.scores) + self.slope * beyond, np.float64)
+
+    @classmethod
+    def fit(cls, labels: Floats) -> RankScale | None:
+        """Learn from labels (n,); None if they are all alike."""
+        from scipy.special import ndtri
+
+        levels = (np.arange(k := min(100, len(labels))) + 0.5) / k
+        knots, first = np.unique(np.quantile(labels, levels), return_index=True)
+        if len(knots) < 2:
+            return None
+        scores = ndtri(levels[first])
+        return cls(knots, scores, float((scores[-1] - scores[0]) / (knots[-1] - knots[0])))
+
+
+@dataclass(frozen=True)
 class Margins(_Stored):
     """How far the measured accuracy may lie from the estimate, for one benchmark.
 
@@ -195,6 +227,15 @@ def cross_mapped(score: Floats, accuracy: Floats, groups: Sequence[int], *, seed
         held = fold_of[members] == fold
         result[held] = RankMap.fit(score[~held], accuracy[~held])(score[held])
     return result
+
+
+def error_range(errors: Floats, owner: NDArray[np.int32]) -> tuple[float, float]:
+    """The two ends, around 0, between which 90 % of errors (n,) lie if every benchmark counts alike."""
+    counts = np.bincount(owner)
+    weights = 1.0 / counts[owner]
+    high = max(0.0, _conformal(errors, weights, (1 + LEVEL) / 2))
+    low = min(0.0, -_conformal(-errors, weights, (1 + LEVEL) / 2))
+    return low, high
 
 
 def best_share(mapped: Floats, direct: Floats, accuracy: Floats) -> float:

@@ -50,9 +50,7 @@ Shapes = Annotated[
     list[str] | None,
     typer.Option("--input-shape", help="NAME:1,3,224,224 for an input with dynamic dimensions.", show_default=False),
 ]
-Pool = Annotated[
-    bool, typer.Option("--pool", help="Let ranks among the networks given enter the score: better in unseen spaces.")
-]
+Pool = Annotated[bool, typer.Option("--pool", help="Let ranks by size among the networks given enter the score.")]
 Root = Annotated[
     Path | None,
     typer.Option("--data", help="Folder that holds benchmarks; default: $ARCHGAUGE_DATA.", show_default=False),

@@ -33,20 +33,22 @@ def farness(distance: Floats) -> Floats:
 class Reference:
     """A sample of the training networks, against which distances are measured.
 
-    The distance of a row is the mean Euclidean distance to its five nearest training rows, divided by the 95th
-    percentile of the same for the training rows themselves, each left out in turn. 1 is the edge of the training set.
+    The distance of a row to a benchmark is the mean Euclidean distance to the five nearest of its rows, divided by the
+    95th percentile of the same for the benchmark's rows themselves, each left out in turn: 1 is the edge of the
+    benchmark, whether its networks are much alike or not. The distance to the training set is that to the nearest
+    benchmark.
 
     Attributes:
         scaler: Scaling of the features.
         points: (m, d) float32, scaled training rows.
         owner: (m,) int32, number of the benchmark of each.
-        edge: The divisor.
+        edges: The divisors by benchmark; a benchmark of one row has the mean of the others', or 1.
     """
 
     scaler: Scaler
     points: NDArray[np.float32]
     owner: Integers
-    edge: float
+    edges: Mapping[int, float]
 
     @classmethod
     def fit(cls, table: Floats, owner: Integers, *, seed: int, limit: int = 3000) -> Reference:
@@ -54,13 +56,21 @@ class Reference:
         scaler = Scaler.fit(table, limit=8.0)
         rows = sample_rows(owner, limit, seed)
         points = scaler(table[rows]).astype(np.float32)
-        own = _nearest(points, points, skip_self=True)
-        edge = float(np.quantile(own, 0.95)) if len(own) > 1 else 1.0
-        return cls(scaler, points, owner[rows].astype(np.int32), max(edge, 1e-6))
+        owners = owner[rows].astype(np.int32)
+        edges = {}
+        for each in np.unique(owners).tolist():
+            mine = points[owners == each]
+            if len(mine) > 1:
+                edges[each] = max(float(np.quantile(_nearest(mine, mine, skip_self=True), 0.95)), _LEAST)
+        usual = float(np.mean(list(edges.values()))) if edges else 1.0
+        return cls(scaler, points, owners, {each: edges.get(each, usual) for each in np.unique(owners).tolist()})
 
-    def distance(self, table: Floats) -> Floats:
-        """Distance (n,) of feature rows (n, d); 1 at the edge of the training set, less within it."""
-        return np.round(_nearest(self.scaler(table), self.points) / self.edge, _DECIMALS)
+    def distance(self, table: Floats, owners: Sequence[int] | None = None) -> Floats:
+        """Distance (n,) of feature rows (n, d) to the nearest of the benchmarks `owners`, or of all; 1 at its edge."""
+        scaled = self.scaler(table)
+        chosen = self.edges if owners is None else owners
+        each = [_nearest(scaled, self.points[self.owner == o]) / self.edges[o] for o in chosen]
+        return np.round(np.min(each, axis=0), _DECIMALS)
 
     def membership(self, table: Floats, owners: Sequence[int]) -> Floats:
         """How much each row belongs to each of the benchmarks `owners`: (n, len(owners)), rows sum to 1.
@@ -72,21 +82,22 @@ class Reference:
             return np.ones((len(table), 1))
         scaled = self.scaler(table)
         distances = np.stack([_nearest(scaled, self.points[self.owner == owner]) for owner in owners], axis=1)
-        distances += 1e-3 * self.edge
+        distances += 1e-3 * min(self.edges[owner] for owner in owners)
         share = (distances.min(1, keepdims=True) / distances) ** 8
         return np.asarray(share / share.sum(1, keepdims=True), np.float64)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What `restore` needs, as arrays."""
         scaler = {f"scaler_{key}": array for key, array in self.scaler.arrays().items()}
-        return {**scaler, "points": self.points, "owner": self.owner, "edge": np.array([self.edge])}
+        return {**scaler, "points": self.points, "owner": self.owner, "edges": np.array([*self.edges.values()])}
 
     @classmethod
     def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Reference:
         """The reference that wrote `arrays`."""
         scaler = Scaler.restore({key.removeprefix("scaler_"): array for key, array in arrays.items()})
         points, owner = np.asarray(arrays["points"], np.float32), np.asarray(arrays["owner"], np.int32)
-        return cls(scaler, points, owner, float(arrays["edge"][0]))
+        edges = np.asarray(arrays["edges"], np.float64).tolist()
+        return cls(scaler, points, owner, dict(zip(np.unique(owner).tolist(), edges, strict=True)))
 
 
 def sample_rows(owner: Integers, limit: int, seed: int) -> NDArray[np.int64]:
@@ -113,6 +124,8 @@ def fold_distances(table: Floats, folds: Integers, owner: Integers, *, seed: int
     return result
 
 
+_LEAST = 1e-6
+"""Least divisor of a distance: the networks of a benchmark may all be alike."""
 _DECIMALS = 6
 """What is kept of a distance, so that a network's does not depend on those it is scored with."""
 

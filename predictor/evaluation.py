@@ -190,7 +190,7 @@ def measure(
     rows = [Row("predictor", own)]
     if pooled:
         ranked = intervals(np.array([score.rank_score for score in pooled]), n_resamples)
-        rows.append(Row("predictor, pool", ranked, "transductive: ranks within this pool are features"))
+        rows.append(Row("predictor, pool", ranked, "transductive: ranks by size within this pool enter"))
     plain = trivial_scores(benchmark) if trivial is None else trivial
     simple = [Row(name, intervals(values, 0)) for name, values in plain.items()]
     rows += simple

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..datasets.benchmark import Benchmark
 from ..datasets.cache import default_cache_dir
+from ..datasets.graph_store import GraphStore
 from ..encoders.errors import ConfigError, DataError, NotFittedError
 from ..encoders.graph import ArchGraph
 from ..encoders.names import look_up
@@ -258,6 +259,8 @@ class Gennape:
     ) -> Floats:
         if not any(name in EMBEDDED for name in self.members):
             return np.zeros((len(graphs), 0))
+        if hashes is None and isinstance(graphs, GraphStore):  # which are not read if their rows are in the cache
+            hashes = graphs.hashes
         return encode_table(graphs, self.encoder, hashes=hashes, cache=self.cache, progress=progress)
 
     @staticmethod

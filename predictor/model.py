@@ -22,7 +22,7 @@ from ..encoders.model_names import is_name
 from ..encoders.reading import Shapes, is_module, read
 from ..encoders.registry import Encoder, core_of, encode_table, get_encoder
 from . import checkpoint
-from .calibration import FEW, Margins, RankMap, best_share, cross_mapped
+from .calibration import FEW, Margins, RankMap, RankScale, best_share, cross_mapped, error_range
 from .card import model_card
 from .distance import Reference, farness, fold_distances
 from .ensemble import (
@@ -45,7 +45,7 @@ from .heads import HeadState, make_head
 from .metrics import kendall
 from .score import Ranked, Score
 from .seeding import integer_seed
-from .size_prior import CORE_SHARE, FAR_SHARE, NEAR_SHARE, SizePrior, fit_size_prior, within_spaces
+from .size_prior import CORE_SHARE, FAR_CORE_SHARE, FAR_SHARE, NEAR_SHARE, SizePrior, fit_size_prior, within_spaces
 from .transforms import normal_ranks, space_weights
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class TaskModel:
         margins: Interval for each of them.
         direct: Heads that predict the accuracy itself; None with few labels.
         share: Share of the direct estimate, 0 to 1; the rest is the mapped one.
+        scale: Accuracy → rank score of networks near the benchmark, if there is one only and the predictor was fitted
+            on others too: what its own labels teach ranks such networks better than what all benchmarks say together.
     """
 
     task: str
@@ -88,6 +90,7 @@ class TaskModel:
     margins: tuple[Margins, ...]
     direct: Ensemble | None
     share: float
+    scale: RankScale | None = None
 
 
 @dataclass(frozen=True)
@@ -99,16 +102,18 @@ class Prior:
         centre: Its median score on the few networks.
         scale: Standard deviation of its scores on them.
         labels: Number of labels fine-tuned on; the blend is (labels · own + 12 · prior) / (labels + 12).
+        task: The task it scores for, "" if it knows none.
     """
 
     predictor: Predictor
     centre: float
     scale: float
     labels: int
+    task: str
 
     def scores(self, plain: Floats) -> Floats:
         """Its scores (n,) of features (n, d), of which the first columns are those of its own encoders."""
-        return self.predictor._rank_scores(plain[:, : len(self.predictor.columns)])
+        return self.predictor._rank_scores(plain[:, : len(self.predictor.columns)], self.task)
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,9 @@ class Fitted:
         report: What fitting found out: weight and out-of-fold Kendall of each head and benchmark.
         prior: Set on fine-tuned predictors.
         size_prior: The measure of size of which heads have a share; None on fine-tuned predictors.
+        rank_errors: How far below and above the score of a network the normal quantile of its rank in its own space may
+            lie when that space was left out: quantiles of the difference, for the 90 % interval of far networks. None
+            where fewer than three spaces were there to leave out.
     """
 
     ensemble: Ensemble
@@ -136,6 +144,7 @@ class Fitted:
     report: dict[str, Any]
     prior: Prior | None
     size_prior: SizePrior | None
+    rank_errors: tuple[float, float] | None = None
 
 
 class Predictor:
@@ -156,7 +165,7 @@ class Predictor:
         seed: Seed of everything; the same seed gives the same predictor, byte for byte.
         monotone: Forbid trees to rate a network lower for being larger (the encoders say in which columns).
         size_share: What one standard deviation of size is worth in the score, see `size_prior`; default: 0.3 with three
-            or more training spaces, else 0. Heads on core columns have 0.6 with three or more spaces, far heads 0.3.
+            or more training spaces, else 0. Heads on core columns have 0.6 there; far heads 0.6, on core columns 0.3.
         cache: Folder that keeps encoded networks between runs, or None.
         options: Head name → options of its constructor, such as `{"gbdt": {"n_trees": 1000}}`.
 
@@ -307,7 +316,8 @@ class Predictor:
         """
         prior = self._like(self.encoders, self.heads, self.options)
         prior._fitted = self.fitted
-        scores = prior._rank_scores(self._table(few, progress))
+        task = prior._task(few.task if few.task in prior.tasks else None)
+        scores = prior._rank_scores(self._table(few, progress), task)
         scale = float(scores.std()) if len(few) >= 3 else 0.0
         centre = float(np.median(scores))
         every = (*self.encoders, *(name for name in encoders if name not in self.encoders))
@@ -317,7 +327,9 @@ class Predictor:
             heads = (*(f"gp@{name}" for name in every), f"gbdt@{first}")
             heads = (*heads, f"mlp@{first}") if len(few) >= 200 else heads
         tuned = self._like(every, heads, options)
-        tuned._fitted = tuned._learn([few], Prior(prior, centre, scale if scale > 1e-9 else 1.0, len(few)), progress)
+        tuned._fitted = tuned._learn(
+            [few], Prior(prior, centre, scale if scale > 1e-9 else 1.0, len(few), task), progress
+        )
         return tuned
 
     def _like(self, encoders: Sequence[str], heads: Sequence[str], options: HeadOptions) -> Predictor:
@@ -366,9 +378,10 @@ class Predictor:
         far, far_views = None, () if several or size_prior is None else self._far_views()
         if far_views:
             seed = integer_seed(self.seed, "far")
-            far_members = fit(far_views, table, labels - FAR_SHARE * inside, weights, seed=seed)
-            blend = HeadBlend(1 / len(far_views), 0.0, 1.0, nan, FAR_SHARE)
-            far = Ensemble(far_views, far_members, (blend,) * len(far_views))
+            far_shares = [FAR_CORE_SHARE if view.core else FAR_SHARE for view in far_views]
+            far_members = fit(far_views, table, labels - np.outer(far_shares, inside), weights, seed=seed)
+            far_blends = tuple(HeadBlend(1 / len(far_views), 0.0, 1.0, nan, part) for part in far_shares)
+            far = Ensemble(far_views, far_members, far_blends)
 
         unseen = _drawn_to(combine(near, blends, term), prior_scores, prior)
         rows = _Rows(
@@ -386,6 +399,13 @@ class Predictor:
         names = [benchmark.task if benchmark.unit == "percent" else "" for benchmark in benchmarks]
         known = [task for task in dict.fromkeys(names) if task]
         tasks = tuple(self._learn_task(task, names, rows, monotone, prior) for task in known)
+        if len(benchmarks) > 1:
+            tasks = tuple(
+                replace(model, scale=RankScale.fit(accuracy[owner == model.owners[0]]))
+                if model.direct and len(model.owners) == 1
+                else model
+                for model in tasks
+            )
 
         report: dict[str, Any] = {
             "size_share": float(shares.max()),
@@ -398,8 +418,10 @@ class Predictor:
                 for i, b in enumerate(benchmarks)
             },
         }
+        rank_errors = None
         if apart is not None:
             apart_scores = combine(apart, blends, term)
+            rank_errors = error_range(labels - apart_scores, owner)
             report["out_of_space_kendall"] = {
                 f"{b.name}:{b.task}": kendall(accuracy[owner == i], apart_scores[owner == i])
                 for i, b in enumerate(benchmarks)
@@ -422,6 +444,7 @@ class Predictor:
             report=report,
             prior=prior,
             size_prior=size_prior,
+            rank_errors=rank_errors,
         )
 
     def _learn_task(
@@ -504,6 +527,7 @@ class Predictor:
         Args:
             networks: One network or several (path, bytes or model of ONNX, torch module, or graph), or a benchmark.
             task: Task to estimate accuracies for; default: that of the first benchmark the predictor was fitted on.
+                Networks like those of the task's benchmarks are ranked by their estimated accuracy.
             input_shapes: As for `read`, for all networks: needed for torch modules and for dynamic dimensions other
                 than the batch.
             on_error: `raise` the first error, or `skip`: a network that cannot be read keeps its place with a score
@@ -704,16 +728,19 @@ class Predictor:
                     "maps": [each.to_dict() for each in model.maps],
                     "margins": [each.to_dict() for each in model.margins],
                     "share": model.share,
+                    "scale": None if model.scale is None else model.scale.to_dict(),
                 }
                 for model in fitted.tasks
             ],
         }
         if fitted.prior is not None:
             prior = fitted.prior
-            calibration["prior"] = {"centre": prior.centre, "scale": prior.scale, "labels": prior.labels}
+            calibration["prior"] = {key: getattr(prior, key) for key in ("centre", "scale", "labels", "task")}
             files |= prior.predictor._files(f"{prefix}prior_")
         if fitted.size_prior is not None:
             calibration["size_prior"] = asdict(fitted.size_prior)
+        if fitted.rank_errors is not None:
+            calibration["rank_errors"] = fitted.rank_errors
         config = {
             "kind": checkpoint.KIND,
             "format": checkpoint.FORMAT,
@@ -773,6 +800,7 @@ class Predictor:
                     margins=tuple(Margins.from_dict(each) for each in part["margins"]),
                     direct=ensembles.get(f"direct_{i}"),
                     share=float(part["share"]),
+                    scale=RankScale.from_dict(part["scale"]) if part["scale"] else None,
                 )
                 for i, part in enumerate(calibration["tasks"])
             ]
@@ -790,6 +818,7 @@ class Predictor:
                 report=config["report"],
                 prior=prior,
                 size_prior=_size_prior(calibration),
+                rank_errors=_rank_errors(calibration),
             )
         except ConfigError as error:
             raise CheckpointError(f"{head}: {error}") from error
@@ -871,9 +900,9 @@ class Predictor:
         prior = self.fitted.prior
         return plain if prior is None else np.column_stack([plain, prior.scores(plain)])
 
-    def _rank_scores(self, plain: Floats) -> Floats:
-        outputs, shares = self._members(plain, False)
-        return np.asarray(shares @ outputs, np.float64)
+    def _rank_scores(self, plain: Floats, task: str = "") -> Floats:
+        """Rank scores (n,) of a table of features (n, d), for a task or none."""
+        return np.array([score.rank_score for score in self._scores(plain, task, False)])
 
     def _members(self, plain: Floats, pool: bool) -> tuple[Floats, Floats]:
         """Scores of all members, (m, n), and the members' weights (m,).
@@ -926,7 +955,18 @@ class Predictor:
         spread = _deviation(members, shares)
         sides = np.stack([margins(estimate, distance, spread) for margins in model.margins])
         below, above = np.sqrt((belongs[:, None] * sides**2).sum(0) + 1.645**2 * between)
-        low, high = np.clip(estimate - below, 0, 100), np.clip(estimate + above, 0, 100)
+        low, high = estimate - below, estimate + above
+        away = farness(fitted.reference.distance(self._placed(plain), model.owners))
+        if fitted.rank_errors is not None:
+            least, most = (
+                (belongs * np.stack([each(score + away * error) for each in model.maps])).sum(0)
+                for error in fitted.rank_errors
+            )
+            low = np.where(away > 0, np.minimum(low, least), low)
+            high = np.where(away > 0, np.maximum(high, most), high)
+        low, high = np.clip(low, 0, 100), np.clip(high, 0, 100)
+        if model.scale is not None:
+            ranking = ranking + (1 - away) * (model.scale(estimate) - ranking)
         columns = (part.tolist() for part in (ranking, estimate, low, high, spread, distance))
         return [
             Score("", rank, percent, least, most, deviation, (), 0.0, far, task, pool)
@@ -1014,6 +1054,11 @@ def _deviation(outputs: Floats, shares: Floats) -> Floats:
 def _size_prior(calibration: Mapping[str, Any]) -> SizePrior | None:
     values = calibration.get("size_prior")
     return SizePrior(tuple(values["centres"]), tuple(values["scales"])) if values else None
+
+
+def _rank_errors(calibration: Mapping[str, Any]) -> tuple[float, float] | None:
+    values = calibration.get("rank_errors")
+    return (float(values[0]), float(values[1])) if values else None
 
 
 def _n_folds(rows: int) -> int:

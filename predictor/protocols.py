@@ -30,7 +30,7 @@ from ..datasets.registry import load_benchmark
 from ..encoders.errors import ConfigError, DataError
 from ..encoders.files import replacing
 from ..encoders.names import look_up
-from ..encoders.registry import SHIPPED_GRAPH, SHIPPED_TEXT
+from ..encoders.registry import SHIPPED_GRAPH, SHIPPED_READINGS, SHIPPED_TEXT
 from .baselines import TRIVIAL_ROWS
 from .grid import Cell, Grid
 from .metrics import RANK_METRICS, kendall, mean_absolute_error
@@ -64,9 +64,13 @@ MORE_SOURCES = (
     "nas_bench_201:cifar100",
     "nas_bench_201:imagenet16_120",
     "enas_dvae",
-    "imagenet_zoo/timm",
 )
-"""Labels on other tasks, of another space, and of more real networks; they only teach."""
+"""Labels on other tasks, and of another space; they only teach."""
+SOURCES = (
+    *("imagenet_zoo/all@0" if spec == "imagenet_zoo" else spec for spec in SPACES),
+    *MORE_SOURCES,
+)
+"""What is learnt from by default, and what the predictor that ships has learnt from."""
 SETS: Mapping[str, tuple[str, ...]] = {
     "default": SPACES,
     "study": (
@@ -100,6 +104,7 @@ FAMILIES: Mapping[str, str] = {
     "channel_bench_macro/resnet": "residual stages",
     "transnas_bench_101/macro": "residual stages",
     "imagenet_zoo": "real models",
+    "imagenet_zoo/all": "real models",
     "imagenet_zoo/pytorchcv": "real models",
     "imagenet_zoo/timm": "real models",
     "imagenet_zoo/torchvision": "real models",
@@ -197,7 +202,7 @@ def leave_one_space_out(run: Run, *, spaces: Sequence[str] = SPACES, sources: Se
     Args:
         run: Rankers, seeds and so on.
         spaces: Targets, each `name`, `name:task` or `name:task@networks`.
-        sources: What to learn from; default: `SPACES` and `MORE_SOURCES`.
+        sources: What to learn from; default: `SOURCES`.
     """
     return _leave_out("leave-one-space-out", run, spaces, sources, lambda one, other: False)
 
@@ -402,7 +407,7 @@ def teaching(sources: Sequence[Benchmark], accuracy: bool) -> tuple[Benchmark, .
 
 
 def _sources(sources: Sequence[str] | None) -> Sequence[str]:
-    return (*SPACES, *MORE_SOURCES) if sources is None else sources
+    return SOURCES if sources is None else sources
 
 
 def _untasked(few: Benchmark, run: Run) -> Benchmark:
@@ -636,7 +641,7 @@ def _code_of(entry: RankerEntry) -> dict[str, str]:
         hashes[module] = hashlib.sha256(source).hexdigest()
         waiting += _imports(source, package)
     if f"{root}.encoders.registry" in hashes:
-        for weights in (SHIPPED_GRAPH, SHIPPED_TEXT):
+        for weights in (SHIPPED_GRAPH, SHIPPED_READINGS, SHIPPED_TEXT):
             hashes[weights.name] = hashlib.sha256(weights.read_bytes()).hexdigest()
     return dict(sorted(hashes.items()))
 

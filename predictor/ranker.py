@@ -186,6 +186,25 @@ def _shipped_heads(seed: int) -> PredictorRanker:
     return PredictorRanker({**SHIPPED_OPTIONS, "seed": seed})
 
 
+FAR_ENCODERS = {
+    "far-statistics": ("statistics",),
+    "far-graph": ("graph_readings",),
+    "far-statistics+graph": ("statistics", "graph_readings"),
+}
+"""Rankers that learn from one or two spaces and rank others, by name → encoders."""
+
+
+def _register_far(name: str, encoders: tuple[str, ...]) -> None:
+    """Enter `Predictor` with randomised trees on all columns of each encoder, beside a share of size when far."""
+    options = {"encoders": encoders, "heads": ("extra_trees",), "far_heads": ("extra_trees",), "n_seeds": 8}
+    trees = {"extra_trees": {"columns": 0.2}}
+    register_ranker(name)(lambda seed: PredictorRanker({**options, "options": trees, "seed": seed}))
+
+
+for _name, _encoders in FAR_ENCODERS.items():
+    _register_far(_name, _encoders)
+
+
 @register_ranker("archgauge-proxies")
 def _with_proxies(seed: int) -> PredictorRanker:
     """`Predictor` that also measures random instantiations of the networks: more than structure alone."""

@@ -12,8 +12,8 @@ class Score:
     Attributes:
         name: File name, name of the model (`timm:resnet18`), name in the benchmark, or the first 12 digits of the
             graph's hash.
-        rank_score: Higher is better; comparable between networks scored in one call, about standard normal over the
-            networks of a training space; `nan` for a network that was skipped.
+        rank_score: Higher is better; comparable between networks scored in one call for one task, about standard normal
+            over the networks of a training space; `nan` for a network that was skipped.
         accuracy: Estimated accuracy on `task` in percent, or None where the predictor knows no such task.
         low: Lower end of the 90 % interval, percent, or None.
         high: Upper end, percent, or None.

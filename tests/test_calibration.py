@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from archgauge.predictor.calibration import Margins, RankMap, best_share, cross_mapped
+from archgauge.predictor.calibration import Margins, RankMap, RankScale, best_share, cross_mapped, error_range
 from archgauge.predictor.checkpoint import as_json
 from archgauge.predictor.distance import FAR, Reference, farness, fold_distances, sample_rows
 from archgauge.predictor.ensemble import assign_folds, blend_heads, combine
@@ -206,6 +206,25 @@ def test_distance_counts_from_the_edge():
     assert reference.distance(np.full((1, 5), 30.0))[0] > 3
     again = Reference.restore(reference.arrays())
     np.testing.assert_array_equal(again.distance(table), reference.distance(table))
+
+
+def test_accuracies_become_ranks_and_keep_their_order():
+    labels = np.random.default_rng(0).normal(70, 5, 500).round(1)
+    scale = RankScale.fit(labels)
+    values = scale(np.linspace(0, 100, 400))
+    assert (np.diff(values) > 0).all()
+    assert scale(np.array([np.median(labels)]))[0] == pytest.approx(0, abs=0.1)
+    assert RankScale.from_dict(scale.to_dict())(labels).tolist() == scale(labels).tolist()
+    assert RankScale.fit(np.full(50, 3.0)) is None
+
+
+def test_error_range_counts_every_benchmark_alike():
+    errors = np.concatenate([np.linspace(-1, 1, 1001), np.linspace(-3, 3, 101)])
+    owner = np.repeat([0, 1], [1001, 101]).astype(np.int32)
+    low, high = error_range(errors, owner)
+    share = np.mean([((low <= errors[owner == i]) & (errors[owner == i] <= high)).mean() for i in (0, 1)])
+    assert share == pytest.approx(0.9, abs=0.02)
+    assert error_range(np.full(1102, 2.0), owner)[0] == 0
 
 
 def test_networks_become_far_behind_the_edge():

@@ -47,6 +47,17 @@ def test_every_objective_is_learnt(corpus, weights):
     assert min(losses[-3:]) < losses[0]
 
 
+def test_a_batch_of_a_single_graph_has_nothing_to_be_compared_with(corpus):
+    """As a graph larger than a batch is; the steps before and after go on."""
+    sizes = sorted(len(graph) for graph in corpus.tensors)
+    start, alone, mixed = (
+        pretrain(corpus, SMALL, {"spectral": 1.0}, epochs=2, node_budget=budget, learning_rate=rate)
+        for budget, rate in ((1, 1e-3), (1, 1e-2), (sizes[0] + sizes[1], 1e-2))
+    )
+    assert same(start, alone)
+    assert not same(alone, mixed)
+
+
 def test_views_of_graphs_with_one_spectrum_are_drawn_together():
     objectives = Objectives(SMALL, 5)
     objectives.common = objectives.project = torch.nn.Identity()

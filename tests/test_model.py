@@ -146,7 +146,6 @@ def test_tasks(two_spaces, bench):
     assert plain.task == "toy"
     named = two_spaces.score(bench.graphs[0], task="other")[0]
     assert 0 <= named.low <= named.accuracy <= named.high <= 100
-    assert named.rank_score == plain.rank_score
     with pytest.raises(ConfigError, match="expected one of toy, other"):
         two_spaces.score(bench, task="imagenet1k")
 
@@ -370,13 +369,31 @@ def test_the_share_of_size_can_be_set(bench):
         quick(size_share=-1)
 
 
+def test_networks_near_a_task_are_ranked_by_its_accuracy(two_spaces, fitted, bench):
+    """What the task's own labels teach counts for networks like its own; elsewhere all benchmarks count alike."""
+    (task,) = (each for each in two_spaces.fitted.tasks if each.task == "toy")
+    table = two_spaces._table(bench)
+    distance = two_spaces.fitted.reference.distance(table, task.owners)
+    scores = two_spaces._scores(table, "toy", False)
+    general = two_spaces._rank_scores(table)
+    near = [i for i in range(len(bench)) if distance[i] <= 1]
+    assert len(near) > len(bench) // 2
+    told = np.array([scores[i].accuracy for i in near])
+    order = np.argsort([scores[i].rank_score for i in near])
+    assert (np.diff(told[order]) >= 0).all()
+    assert kendall(told, general[near]) < 1
+    far = table + 9 * two_spaces.fitted.reference.scaler.scale.clip(0, 10)
+    np.testing.assert_allclose(two_spaces._rank_scores(far, "toy"), two_spaces._rank_scores(far))
+    assert all(model.scale is None for model in fitted.fitted.tasks), "a single benchmark needs no such thing"
+
+
 def test_far_networks_are_scored_by_heads_of_their_own(bench):
     model = quick(size_share=0.0).fit(bench)
     assert [view.name for view in model.fitted.far.views] == ["extra_trees@core"]
     own = model._table(bench)
     reference = model.fitted.reference
     moved = own.copy()
-    moved[:, : len(model.columns)] += 4 * reference.scaler.scale.clip(0, 10) * reference.edge
+    moved[:, : len(model.columns)] += 4 * reference.scaler.scale.clip(0, 10) * reference.edges[0]
     assert reference.distance(moved).min() > FAR
     table, size = moved, model.fitted.size_prior(moved[:, model._pool_positions()])
     outputs, shares = model.fitted.far.member_scores(table, size)
@@ -389,6 +406,23 @@ def test_far_networks_are_scored_by_heads_of_their_own(bench):
     assert without.fitted.far is None
     outputs, shares = without.fitted.ensemble.member_scores(moved)
     np.testing.assert_allclose(without._rank_scores(moved), shares @ outputs)
+
+
+def test_intervals_of_far_networks_know_what_ranks_elsewhere_are_worth(bench):
+    model = quick(n_seeds=1).fit([space(str(i), 30, i) for i in range(3)])
+    low, high = model.fitted.rank_errors
+    assert low < 0 < high
+    table = model._table(space("other", 30, 9))
+    table += 5 * model.fitted.reference.scaler.scale.clip(0, 10)
+    assert model.fitted.reference.distance(table).min() > FAR
+    (task,) = (each for each in model.fitted.tasks if each.task == model.tasks[0])
+    belongs = model.fitted.reference.membership(table, task.owners).T
+    scores = model._rank_scores(table)
+    least, most = ((belongs * np.stack([each(scores + e) for each in task.maps])).sum(0) for e in (low, high))
+    for score, bottom, top in zip(model._scores(table, task.task, False), least, most, strict=True):
+        assert score.low <= bottom + 1e-9
+        assert score.high >= top - 1e-9
+    assert quick(n_seeds=1).fit(bench).fitted.rank_errors is None
 
 
 def test_far_heads_can_be_chosen(bench):

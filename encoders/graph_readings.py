@@ -1,0 +1,175 @@
+"""The statistics as they are read off the graph embedding: 172 columns of known meaning instead of 672 of none.
+
+Heads that learn from one or two spaces and score others suffer from the embedding's columns: most of them tell spaces
+apart, and what trees say of a new space is extrapolated. What the embedding was pretrained to know are the statistics;
+here they are read off it by ridge regression (Hoerl and Kennard 1970), worked out once on networks drawn from every
+space, without a label. The penalty is the one with which the statistics of spaces left out are read best.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache as once
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import CheckpointError, DataError
+from .files import replacing
+from .graph import ArchGraph
+from .registry import SHIPPED_GRAPH, SHIPPED_READINGS, get_encoder
+from .statistics import FEATURE_NAMES, FEATURES, POOL_RANKED
+
+Floats = NDArray[np.float64]
+
+LIMIT = 6.0
+"""Scaled numbers of the embedding are clipped to ± this, scaled statistics to ± 4 where the map is fitted."""
+PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+"""Penalties tried."""
+FOLDS = 6
+_DECIMALS = 4
+_FORMAT = "archgauge.graph_readings"
+
+
+@dataclass(frozen=True)
+class Readings:
+    """A linear map of scaled embeddings to standardised statistics.
+
+    Attributes:
+        centre: (d,) mean of each number of the embedding.
+        scale: (d,) its standard deviation; infinite where it is constant.
+        slopes: (d, k) slope of each statistic in each scaled number; statistics are in standard deviations.
+        shift: (k,) added afterwards.
+    """
+
+    centre: Floats
+    scale: Floats
+    slopes: Floats
+    shift: Floats
+
+    @classmethod
+    def fit(
+        cls, embeddings: Floats, statistics: Floats, spaces: Sequence[str]
+    ) -> tuple[Self, float, dict[float, float]]:
+        """Work out the map.
+
+        Args:
+            embeddings: (n, d) embeddings.
+            statistics: (n, k) what is to be read off them.
+            spaces: (n,) space of every network; the penalty is chosen by leaving out a sixth of the spaces in turn.
+
+        Returns:
+            The map, the penalty chosen, and for every penalty the share of the statistics' variance that is read right
+            in spaces left out.
+
+        Raises:
+            DataError: Shapes do not fit, or there are fewer than two spaces.
+        """
+        if not len(embeddings) == len(statistics) == len(spaces) or len(set(spaces)) < 2:
+            raise DataError(
+                f"{len(embeddings)} embeddings, {len(statistics)} statistics and {len(spaces)} spaces, expected as "
+                "many of each, and two spaces or more"
+            )
+        centre, scale = embeddings.mean(axis=0), embeddings.std(axis=0)
+        scale = np.where(scale > 1e-9, scale, np.inf)
+        x = np.clip((embeddings - centre) / scale, -LIMIT, LIMIT)
+        deviation = statistics.std(axis=0)
+        y = (statistics - statistics.mean(axis=0)) / np.where(deviation > 1e-9, deviation, np.inf)
+        y = np.clip(y, -4, 4)
+        _, owner = np.unique(list(spaces), return_inverse=True)
+        folds = owner % FOLDS
+        wrong = dict.fromkeys(PENALTIES, 0.0)
+        for fold in np.unique(folds):
+            held = folds == fold
+            for penalty in PENALTIES:
+                slopes, shift = _ridge(x[~held], y[~held], penalty)
+                wrong[penalty] += float(np.square(x[held] @ slopes + shift - y[held]).sum())
+        read = {penalty: 1 - error / float(np.square(y).sum()) for penalty, error in wrong.items()}
+        best = max(read, key=read.__getitem__)
+        return cls(centre, scale, *_ridge(x, y, best)), best, read
+
+    def __call__(self, embeddings: Floats) -> Floats:
+        """Standardised statistics (n, k) of embeddings (n, d)."""
+        scaled = np.clip((embeddings - self.centre) / self.scale, -LIMIT, LIMIT)
+        return np.asarray(scaled @ self.slopes + self.shift, np.float64)
+
+    def save(self, path: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
+        """Write it as safetensors; `about` tells how it was made, and under "weights" with which encoder's weights."""
+        from safetensors.numpy import save
+
+        arrays = {name: value.astype(np.float32) for name, value in vars(self).items()}
+        arrays["slopes"] = self.slopes.astype(np.float16)
+        with replacing(path) as file:
+            file.write(save(arrays, {"kind": _FORMAT, "about": json.dumps(dict(about))}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], weights: str) -> Self:
+        """What `save` wrote.
+
+        Args:
+            path: The file.
+            weights: SHA-256 of the weights of the encoder that it is used with.
+
+        Raises:
+            CheckpointError: The file is missing, damaged or something else, or belongs to other weights.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        file = Path(path)
+        try:
+            with safe_open(file, "np") as stored:
+                metadata = stored.metadata() or {}
+                arrays = {name: stored.get_tensor(name).astype(np.float64) for name in stored.keys()}  # noqa: SIM118
+            made = cls(**arrays)
+            used = str(json.loads(metadata["about"])["weights"]) if metadata.get("kind") == _FORMAT else "unknown"
+        except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{file}: cannot be read as readings ({error}); make it again") from error
+        if used != weights:
+            raise CheckpointError(
+                f"{file}: was made with the weights {used[:12]}, expected {weights[:12]}: make it again with "
+                "benchmarks/pretrain_graph.py --readings"
+            )
+        return made
+
+
+class GraphReadingsEncoder:
+    """The statistics, standardised, as read off the embedding of the graph network that ships."""
+
+    name = "graph_readings"
+    columns: tuple[str, ...] = tuple(f"read_{name}" for name in FEATURE_NAMES)
+    monotone: tuple[int, ...] = tuple(feature.monotone for feature in FEATURES)
+    pool_ranked: tuple[str, ...] = tuple(f"read_{name}" for name in POOL_RANKED)
+
+    @property
+    def version(self) -> int:
+        """32 bits of the hash of the map and of the embedding's version."""
+        content = SHIPPED_READINGS.read_bytes() + str(get_encoder("graph").version).encode()
+        return int(sha256(content).hexdigest()[:8], 16)
+
+    def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
+        """One row per graph, (n, 172) float64."""
+        return np.round(_shipped()(get_encoder("graph").encode(graphs)), _DECIMALS)
+
+
+@once
+def _shipped() -> Readings:
+    return Readings.load(SHIPPED_READINGS, weights_of(SHIPPED_GRAPH))
+
+
+def weights_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    return sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _ridge(x: Floats, y: Floats, penalty: float) -> tuple[Floats, Floats]:
+    """Slopes (d, k) and shift (k,) of a regression with a squared penalty."""
+    centre, mean = x.mean(axis=0), y.mean(axis=0)
+    own = x - centre
+    slopes = np.linalg.solve(own.T @ own + penalty * np.eye(own.shape[1]), own.T @ (y - mean))
+    return np.asarray(slopes, np.float64), np.asarray(mean - centre @ slopes, np.float64)
