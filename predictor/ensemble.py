@@ -110,7 +110,7 @@ class HeadBlend:
         weight: Share of the head; the shares of all heads sum to 1.
         centre: Mean out-of-fold output.
         slope: Slope of the labels on the out-of-fold outputs, so that a head that learnt nothing says little.
-        kendall: Mean over benchmarks of the out-of-fold Kendall τ-b with the labels that the head learns.
+        kendall: Mean over benchmarks of the out-of-fold Kendall τ-b, with the head's share of size.
         share: What one standard deviation of size is worth; it was taken off the labels that the head learnt.
     """
 
@@ -243,6 +243,7 @@ def blend_heads(
     far: Floats | None = None,
     *,
     shares: Floats | None = None,
+    size: Floats | None = None,
     temperature: float = 0.1,
 ) -> list[HeadBlend]:
     """Blend of the heads from their out-of-fold outputs.
@@ -253,6 +254,7 @@ def blend_heads(
         owner: (n,) benchmark of each row; correlations are taken inside each benchmark.
         far: (h, n) outputs for which the row's whole space was held out; then both count equally for the weights.
         shares: (h,) shares of size that were taken off the labels; None: 0.
+        size: (n,) the size that was taken off; heads are compared after their share of it is put back.
         temperature: Weights are proportional to exp(mean Kendall / temperature).
 
     Returns:
@@ -260,9 +262,12 @@ def blend_heads(
     """
     quality, slopes, centres = [], [], []
     targets = np.broadcast_to(labels, outputs.shape)
+    taken = np.zeros(len(outputs)) if shares is None else shares
     for i, (output, target) in enumerate(zip(outputs, targets, strict=True)):
-        views = [output] if far is None else [output, far[i]]
-        each = [kendall(target[owner == o], view[owner == o]) for o in np.unique(owner) for view in views]
+        term = np.zeros(len(target)) if size is None else taken[i] * size
+        views = [output + term] if far is None else [output + term, far[i] + term]
+        truth = target + term
+        each = [kendall(truth[owner == o], view[owner == o]) for o in np.unique(owner) for view in views]
         quality.append(float(np.mean(np.nan_to_num(each))))
         centre = float(output.mean())
         deviation = output - centre
@@ -272,7 +277,6 @@ def blend_heads(
         slopes.append(float(np.clip(slope, 0.1, 1.5)))
     weights = np.exp((np.array(quality) - max(quality)) / temperature)
     weights /= weights.sum()
-    taken = np.zeros(len(outputs)) if shares is None else shares
     return [
         HeadBlend(float(weight), centre, slope, tau, float(share))
         for weight, centre, slope, tau, share in zip(weights, centres, slopes, quality, taken, strict=True)

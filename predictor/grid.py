@@ -191,9 +191,9 @@ class Grid:
             row for row in published_rows() if row.protocol == self.protocol and (row.target, row.labels) in places
         )
 
-    def table(self, metrics: Sequence[str] = tuple(RANK_METRICS)) -> str:
+    def table(self, metrics: Sequence[str] | None = None) -> str:
         """Plain text: for each metric a line per target, a column per row of the grid, and the means."""
-        return "\n\n".join([*(self._block(metric) for metric in metrics), *self._published_lines()])
+        return "\n\n".join([*(self._block(metric) for metric in metrics or self.metrics), *self._published_lines()])
 
     def _block(self, metric: str) -> str:
         rows = self.rows

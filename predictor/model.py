@@ -234,7 +234,7 @@ class Predictor:
     def report(self) -> dict[str, Any]:
         """What fitting found out: weights of the heads, out-of-fold Kendall τ-b; after `finetune` also the prior's.
 
-        A head's own Kendall is that on its labels, which with a share of size are what size leaves over.
+        A head's own Kendall is taken with its share of size.
         """
         return self.fitted.report
 
@@ -372,7 +372,7 @@ class Predictor:
         if several:
             spaces = [(benchmarks[i].relatives,) for i in owner]
             apart = fold(assign_folds(spaces, 4, integer_seed(self.seed, "spaces")), seed=self.seed)
-        blends = blend_heads(near, targets, owner, apart, shares=shares)
+        blends = blend_heads(near, targets, owner, apart, shares=shares, size=inside)
         fit = partial(fit_members, n_seeds=self.n_seeds, monotone=monotone, options=self.options)
         members = fit(self._views, table, targets, weights, seed=self.seed)
         far, far_views = None, () if several or size_prior is None else self._far_views()

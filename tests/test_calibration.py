@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from archgauge.predictor.calibration import Margins, RankMap, RankScale, best_share, cross_mapped, error_range
 from archgauge.predictor.checkpoint import as_json
-from archgauge.predictor.distance import FAR, Reference, farness, fold_distances, sample_rows
+from archgauge.predictor.distance import FAR, NEAR, Reference, farness, fold_distances, sample_rows
 from archgauge.predictor.ensemble import assign_folds, blend_heads, combine
 from archgauge.predictor.seeding import generator, integer_seed
 from archgauge.predictor.transforms import Scaler, normal_ranks, space_weights
@@ -188,6 +188,20 @@ def test_the_better_head_weighs_more_and_a_useless_one_little():
     np.testing.assert_allclose(combine(outputs, sized, nothing + 2) - combine(outputs, blends, nothing), 1.0)
 
 
+def test_heads_are_compared_with_their_share_of_size():
+    """A head that learnt only what size leaves over is no worse for it."""
+    random = np.random.default_rng(0)
+    size, rest = random.normal(size=(2, 400))
+    labels = size + 0.3 * rest
+    targets = np.stack([labels, labels - size])
+    outputs = targets + 0.2 * random.normal(size=(2, 400))
+    owner, shares = np.zeros(400, np.int32), np.array([0.0, 1.0])
+    apart = [blend.weight for blend in blend_heads(outputs, targets, owner, shares=shares)]
+    together = [blend.weight for blend in blend_heads(outputs, targets, owner, shares=shares, size=size)]
+    assert apart[0] > 0.8
+    assert together[0] == pytest.approx(0.5, abs=0.1)
+
+
 def test_heads_are_judged_inside_each_benchmark():
     labels = np.tile(np.linspace(-1, 1, 50), 2)
     owner = np.repeat([0, 1], 50).astype(np.int32)
@@ -228,7 +242,7 @@ def test_error_range_counts_every_benchmark_alike():
 
 
 def test_networks_become_far_behind_the_edge():
-    assert farness(np.array([0.0, 1.0, (1 + FAR) / 2, FAR, 9.0])).tolist() == [0, 0, 0.5, 1, 1]
+    assert farness(np.array([0.0, NEAR, (NEAR + FAR) / 2, FAR, 9.0])).tolist() == [0, 0, 0.5, 1, 1]
 
 
 @pytest.mark.parametrize("n", [1, 2])

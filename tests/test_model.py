@@ -393,7 +393,7 @@ def test_far_networks_are_scored_by_heads_of_their_own(bench):
     own = model._table(bench)
     reference = model.fitted.reference
     moved = own.copy()
-    moved[:, : len(model.columns)] += 4 * reference.scaler.scale.clip(0, 10) * reference.edges[0]
+    moved[:, : len(model.columns)] += 9 * reference.scaler.scale.clip(0, 10) * reference.edges[0]
     assert reference.distance(moved).min() > FAR
     table, size = moved, model.fitted.size_prior(moved[:, model._pool_positions()])
     outputs, shares = model.fitted.far.member_scores(table, size)
