@@ -316,7 +316,7 @@ class Predictor:
         """
         prior = self._like(self.encoders, self.heads, self.options)
         prior._fitted = self.fitted
-        task = prior._task(few.task if few.task in prior.tasks else None)
+        task = few.task if few.task in prior.tasks else ""
         scores = prior._rank_scores(self._table(few, progress), task)
         scale = float(scores.std()) if len(few) >= 3 else 0.0
         centre = float(np.median(scores))
@@ -527,7 +527,8 @@ class Predictor:
         Args:
             networks: One network or several (path, bytes or model of ONNX, torch module, or graph), or a benchmark.
             task: Task to estimate accuracies for; default: that of the first benchmark the predictor was fitted on.
-                Networks like those of the task's benchmarks are ranked by their estimated accuracy.
+                If it is named, networks like those of its benchmark are ranked by their estimated accuracy; if not,
+                by what all benchmarks say together.
             input_shapes: As for `read`, for all networks: needed for torch modules and for dynamic dimensions other
                 than the batch.
             on_error: `raise` the first error, or `skip`: a network that cannot be read keeps its place with a score
@@ -546,7 +547,7 @@ class Predictor:
         chosen = self._task(task)
         items = _gather(networks, on_error, input_shapes)
         good = [item.graph for item in items if item.graph is not None]
-        scores = iter(self._scores(self._encode(good), chosen, pool and self._pools))
+        scores = iter(self._scores(self._encode(good), chosen, pool and self._pools, named=task is not None))
         result = []
         for item in items:
             if item.graph is None:
@@ -666,11 +667,11 @@ class Predictor:
         task = benchmark.task if benchmark.task in self.tasks else ""
         scores = [
             replace(score, name=name)
-            for score, name in zip(self._scores(table, task, False), benchmark.names, strict=True)
+            for score, name in zip(self._scores(table, task, False, named=True), benchmark.names, strict=True)
         ]
         pooled = []
         if self._pools and len(benchmark) > 1:
-            pooled = self._scores(table, "", True)
+            pooled = self._scores(table, task, True, named=True)
         left_out = int(seen.sum()) if exclude_seen else 0
         return measure(benchmark, scores, pooled=pooled, seen=left_out, n_resamples=n_resamples, seed=self.seed)
 
@@ -902,7 +903,7 @@ class Predictor:
 
     def _rank_scores(self, plain: Floats, task: str = "") -> Floats:
         """Rank scores (n,) of a table of features (n, d), for a task or none."""
-        return np.array([score.rank_score for score in self._scores(plain, task, False)])
+        return np.array([score.rank_score for score in self._scores(plain, task, False, named=True)])
 
     def _members(self, plain: Floats, pool: bool) -> tuple[Floats, Floats]:
         """Scores of all members, (m, n), and the members' weights (m,).
@@ -924,8 +925,8 @@ class Predictor:
                 outputs[:, moved] += away[moved] * (parts @ told - shares @ outputs[:, moved])
         return _drawn_to(outputs, None if fitted.prior is None else table[:, -1], fitted.prior), shares
 
-    def _scores(self, plain: Floats, task: str, pool: bool) -> list[Score]:
-        """Scores without names and operators for a table of features (n, d)."""
+    def _scores(self, plain: Floats, task: str, pool: bool, *, named: bool) -> list[Score]:
+        """Scores without names and operators for a table of features (n, d); `named`: whether to rank for the task."""
         fitted = self.fitted
         if not len(plain):
             return []
@@ -965,7 +966,7 @@ class Predictor:
             low = np.where(away > 0, np.minimum(low, least), low)
             high = np.where(away > 0, np.maximum(high, most), high)
         low, high = np.clip(low, 0, 100), np.clip(high, 0, 100)
-        if model.scale is not None:
+        if named and model.scale is not None:
             ranking = ranking + (1 - away) * (model.scale(estimate) - ranking)
         columns = (part.tolist() for part in (ranking, estimate, low, high, spread, distance))
         return [

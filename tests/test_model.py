@@ -374,7 +374,7 @@ def test_networks_near_a_task_are_ranked_by_its_accuracy(two_spaces, fitted, ben
     (task,) = (each for each in two_spaces.fitted.tasks if each.task == "toy")
     table = two_spaces._table(bench)
     distance = two_spaces.fitted.reference.distance(table, task.owners)
-    scores = two_spaces._scores(table, "toy", False)
+    scores = two_spaces._scores(table, "toy", False, named=True)
     general = two_spaces._rank_scores(table)
     near = [i for i in range(len(bench)) if distance[i] <= 1]
     assert len(near) > len(bench) // 2
@@ -384,6 +384,8 @@ def test_networks_near_a_task_are_ranked_by_its_accuracy(two_spaces, fitted, ben
     assert kendall(told, general[near]) < 1
     far = table + 9 * two_spaces.fitted.reference.scaler.scale.clip(0, 10)
     np.testing.assert_allclose(two_spaces._rank_scores(far, "toy"), two_spaces._rank_scores(far))
+    assert [s.rank_score for s in two_spaces.score(bench)] == general.tolist(), "no task is named"
+    assert [s.rank_score for s in two_spaces.score(bench, task="toy")] == [s.rank_score for s in scores]
     assert all(model.scale is None for model in fitted.fitted.tasks), "a single benchmark needs no such thing"
 
 
@@ -419,7 +421,7 @@ def test_intervals_of_far_networks_know_what_ranks_elsewhere_are_worth(bench):
     belongs = model.fitted.reference.membership(table, task.owners).T
     scores = model._rank_scores(table)
     least, most = ((belongs * np.stack([each(scores + e) for each in task.maps])).sum(0) for e in (low, high))
-    for score, bottom, top in zip(model._scores(table, task.task, False), least, most, strict=True):
+    for score, bottom, top in zip(model._scores(table, task.task, False, named=True), least, most, strict=True):
         assert score.low <= bottom + 1e-9
         assert score.high >= top - 1e-9
     assert quick(n_seeds=1).fit(bench).fitted.rank_errors is None
