@@ -29,6 +29,11 @@ def farness(distance: Floats) -> Floats:
     return np.asarray(np.clip((distance - NEAR) / (FAR - NEAR), 0, 1), np.float64)
 
 
+def beyond_edge(distance: Floats) -> Floats:
+    """0 up to the edge of the training set, 1 from `NEAR` on, rising in between: (n,) of distances (n,)."""
+    return np.asarray(np.clip((distance - 1) / (NEAR - 1), 0, 1), np.float64)
+
+
 @dataclass(frozen=True)
 class Reference:
     """A sample of the training networks, against which distances are measured.

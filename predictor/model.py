@@ -24,7 +24,7 @@ from ..encoders.registry import Encoder, core_of, encode_table, get_encoder
 from . import checkpoint
 from .calibration import FEW, Margins, RankMap, RankScale, best_share, cross_mapped, error_range
 from .card import model_card
-from .distance import Reference, farness, fold_distances
+from .distance import Reference, beyond_edge, farness, fold_distances
 from .ensemble import (
     CORE,
     Columns,
@@ -957,8 +957,9 @@ class Predictor:
         sides = np.stack([margins(estimate, distance, spread) for margins in model.margins])
         below, above = np.sqrt((belongs[:, None] * sides**2).sum(0) + 1.645**2 * between)
         low, high = estimate - below, estimate + above
-        away = farness(fitted.reference.distance(self._placed(plain), model.owners))
+        from_task = fitted.reference.distance(self._placed(plain), model.owners)
         if fitted.rank_errors is not None:
+            away = beyond_edge(from_task)
             least, most = (
                 (belongs * np.stack([each(score + away * error) for each in model.maps])).sum(0)
                 for error in fitted.rank_errors
@@ -967,7 +968,7 @@ class Predictor:
             high = np.where(away > 0, np.maximum(high, most), high)
         low, high = np.clip(low, 0, 100), np.clip(high, 0, 100)
         if named and model.scale is not None:
-            ranking = ranking + (1 - away) * (model.scale(estimate) - ranking)
+            ranking = ranking + (1 - farness(from_task)) * (model.scale(estimate) - ranking)
         columns = (part.tolist() for part in (ranking, estimate, low, high, spread, distance))
         return [
             Score("", rank, percent, least, most, deviation, (), 0.0, far, task, pool)

@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from archgauge.predictor.calibration import Margins, RankMap, RankScale, best_share, cross_mapped, error_range
 from archgauge.predictor.checkpoint import as_json
-from archgauge.predictor.distance import FAR, NEAR, Reference, farness, fold_distances, sample_rows
+from archgauge.predictor.distance import FAR, NEAR, Reference, beyond_edge, farness, fold_distances, sample_rows
 from archgauge.predictor.ensemble import assign_folds, blend_heads, combine
 from archgauge.predictor.seeding import generator, integer_seed
 from archgauge.predictor.transforms import Scaler, normal_ranks, space_weights
@@ -243,6 +243,7 @@ def test_error_range_counts_every_benchmark_alike():
 
 def test_networks_become_far_behind_the_edge():
     assert farness(np.array([0.0, NEAR, (NEAR + FAR) / 2, FAR, 9.0])).tolist() == [0, 0, 0.5, 1, 1]
+    assert beyond_edge(np.array([0.0, 1.0, (1 + NEAR) / 2, NEAR, 9.0])).tolist() == [0, 0, 0.5, 1, 1]
 
 
 @pytest.mark.parametrize("n", [1, 2])
