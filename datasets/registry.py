@@ -219,15 +219,11 @@ def load_benchmark(
         having = [f"{other.name}:{t.name}" for other in list_benchmarks() for t in other.tasks if t.side]
         raise ConfigError(f"{name!r} has no side numbers for the task {about.name!r}; {', '.join(having)} have some")
     if not record.files and not record.definition:
-        bench: Benchmark = builder(record.module).load(subset=record.space or None)
-        chosen = _chosen(len(bench), limit, seed)
-        return bench if chosen is None else bench.select(chosen)
+        return _drawn(builder(record.module).load(subset=record.space or None), limit, seed)
     paths = raw_paths(record, about.name, side=side, root=root, download=download, progress=progress)
     space = builder(record.module, record.space)
     if hasattr(space, "load"):  # the graphs come with archgauge, the labels do not
-        bench = space.load(paths)
-        chosen = _chosen(len(bench), limit, seed)
-        return bench if chosen is None else bench.select(chosen)
+        return _drawn(space.load(paths), limit, seed)
     specs, accuracy = space.read_labels(paths, about.name)
     return assemble(
         record,
@@ -242,6 +238,12 @@ def load_benchmark(
         progress=progress,
         workers=workers,
     )
+
+
+def _drawn(bench: Benchmark, limit: int | None, seed: int) -> Benchmark:
+    """At most `limit` networks of a benchmark that comes with its graphs."""
+    chosen = _chosen(len(bench), limit, seed)
+    return bench if chosen is None else bench.select(chosen)
 
 
 def assemble(
