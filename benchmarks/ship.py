@@ -1,6 +1,6 @@
 """Trains the predictor that ships with archgauge and writes it to predictor/shipped, model card included.
 
-    python benchmarks/ship.py [--limit 800] [--out predictor/shipped]
+    python benchmarks/ship.py [--limit 1500] [--out predictor/shipped]
 
 Needs the benchmark files (ARCHGAUGE_DATA). Labels of different budgets are never mixed: accuracies are learnt from the
 first benchmark with a task, the others teach ranks only.
@@ -31,7 +31,7 @@ def load_sources(limit: int) -> list[ag.Benchmark]:
 def main() -> None:
     """Trains, saves, and says how long it took and how large it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, default=600, help="networks taken of each source")
+    parser.add_argument("--limit", type=int, default=1500, help="networks taken of each source")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "predictor" / "shipped")
     options = parser.parse_args()
     start = time.perf_counter()

@@ -1,9 +1,8 @@
-"""A saved predictor: a folder of JSON, safetensors and LightGBM text, written in one step and checked when read.
+"""A saved predictor: a folder of JSON and safetensors, written in one step and checked when read.
 
     config.json         format number, library versions, options, encoders with their columns, training data, hashes
     calibration.json    blend of the heads, accuracy maps per task
     arrays.safetensors  every array: MLP weights, Gaussian processes, trees, the reference for distances
-    gbdt_0.txt ...      LightGBM models in LightGBM's own text format
     card.md             the model card
 
 A fine-tuned predictor keeps the one it started from in the same folder; the names of its files begin with `prior_`.
@@ -28,8 +27,8 @@ from numpy.typing import NDArray
 from ..encoders.errors import CheckpointError, ConfigError, OutputError
 from ..encoders.files import make_folder
 
-FORMAT = 1
-"""Number of the folder's format; raised when an older archgauge could no longer read it."""
+FORMAT = 2
+"""Number of the folder's format; another one cannot be read. 1: boosted trees were text, far heads apart."""
 CONFIG = "config.json"
 KIND = "archgauge.predictor"
 
@@ -130,7 +129,7 @@ def read_folder(folder: str | os.PathLike[str]) -> dict[str, bytes]:
     """The files of a saved predictor, checked: format, completeness and hashes.
 
     Raises:
-        CheckpointError: The folder is no predictor, of a newer format, incomplete or damaged.
+        CheckpointError: The folder is no predictor, of another format, incomplete or damaged.
     """
     source = Path(folder)
     head = source / CONFIG
@@ -139,12 +138,12 @@ def read_folder(folder: str | os.PathLike[str]) -> dict[str, bytes]:
         raise CheckpointError(f"{head}: this is not the configuration of a predictor, expected kind {KIND!r}")
     number = config.get("format")
     if not isinstance(number, int) or number < 1:
-        raise CheckpointError(f"{head}: the format is {number!r}, expected a number from 1 to {FORMAT}")
-    if number > FORMAT:
-        written = config.get("versions", {}).get("archgauge", "a newer version")
+        raise CheckpointError(f"{head}: the format is {number!r}, expected {FORMAT}")
+    if number != FORMAT:
+        written = config.get("versions", {}).get("archgauge", "another version")
+        advice = "upgrade archgauge to load it" if number > FORMAT else "train it again with this archgauge"
         raise CheckpointError(
-            f"{head}: the format is {number}, expected at most {FORMAT}: it was saved by archgauge {written}; "
-            "upgrade archgauge to load it"
+            f"{head}: the format is {number}, expected {FORMAT}: it was saved by archgauge {written}; {advice}"
         )
     files = {CONFIG: head.read_bytes()}
     for name, expected in config.get("files", {}).items():

@@ -17,7 +17,7 @@ Integers = NDArray[np.int32]
 
 NEIGHBOURS = 5
 NEAR, FAR = 1.5, 2.5
-"""Up to which distance a network counts as near the training set, and from which on as far.
+"""Up to which distance a network counts as near one or two training spaces, and from which on as far.
 
 95 % of the networks of a space lie below 1.2 of a reference made of 78 others, families left out of the real networks
 mostly below 1.4; networks of other spaces lie at 3 to 6 of NAS-Bench-101.
@@ -32,6 +32,48 @@ def farness(distance: Floats) -> Floats:
 def beyond_edge(distance: Floats) -> Floats:
     """0 up to the edge of the training set, 1 from `NEAR` on, rising in between: (n,) of distances (n,)."""
     return np.asarray(np.clip((distance - 1) / (NEAR - 1), 0, 1), np.float64)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where networks lie among the benchmarks of a reference.
+
+    Attributes:
+        apart: (n, b) mean distance to the five nearest rows of each benchmark.
+        edges: (b,) the same at the edge of each benchmark.
+        owners: (b,) numbers of the benchmarks.
+    """
+
+    apart: Floats
+    edges: Floats
+    owners: tuple[int, ...]
+
+    def distance(self, owners: Sequence[int] | None = None) -> Floats:
+        """Distance (n,) to the nearest of the benchmarks `owners`, or of all; 1 at its edge."""
+        chosen = self._among(self.owners if owners is None else owners)
+        return _rounded((self.apart[:, chosen] / self.edges[chosen]).min(axis=1))
+
+    def outside(self) -> Floats:
+        """Distance (n,) to the nearest benchmark in units of an edge that is no wider than the median of all.
+
+        A search space that was left out lies inside the edge of a benchmark as broad as all real networks together
+        (.3 to 1.1 of it), but at 1.4 to 3.5 of the nearest search space.
+        """
+        return _rounded((self.apart / np.minimum(self.edges, np.median(self.edges))).min(axis=1))
+
+    def membership(self, owners: Sequence[int]) -> Floats:
+        """How much each row belongs to each of the benchmarks `owners`: (n, len(owners)), rows sum to 1.
+
+        The membership of fuzzy c-means (Bezdek 1981, ch. 3), d^(-2 / (m - 1)) with m = 1.25 and d the mean distance to
+        the benchmark's five nearest rows.
+        """
+        chosen = self._among(owners)
+        distances = self.apart[:, chosen] + 1e-3 * self.edges[chosen].min()
+        share = (distances.min(axis=1, keepdims=True) / distances) ** 8
+        return np.asarray(share / share.sum(axis=1, keepdims=True), np.float64)
+
+    def _among(self, owners: Sequence[int]) -> list[int]:
+        return [self.owners.index(owner) for owner in owners]
 
 
 @dataclass(frozen=True)
@@ -70,26 +112,11 @@ class Reference:
         usual = float(np.mean(list(edges.values()))) if edges else 1.0
         return cls(scaler, points, owners, {each: edges.get(each, usual) for each in np.unique(owners).tolist()})
 
-    def distance(self, table: Floats, owners: Sequence[int] | None = None) -> Floats:
-        """Distance (n,) of feature rows (n, d) to the nearest of the benchmarks `owners`, or of all; 1 at its edge."""
+    def place(self, table: Floats) -> Place:
+        """Where feature rows (n, d) lie among the benchmarks."""
         scaled = self.scaler(table)
-        chosen = self.edges if owners is None else owners
-        each = [_nearest(scaled, self.points[self.owner == o]) / self.edges[o] for o in chosen]
-        return np.asarray(np.round(np.min(each, axis=0), _DECIMALS), np.float64)
-
-    def membership(self, table: Floats, owners: Sequence[int]) -> Floats:
-        """How much each row belongs to each of the benchmarks `owners`: (n, len(owners)), rows sum to 1.
-
-        The membership of fuzzy c-means (Bezdek 1981, ch. 3), d^(-2 / (m - 1)) with m = 1.25 and d the mean distance to
-        the benchmark's five nearest rows.
-        """
-        if len(owners) == 1:
-            return np.ones((len(table), 1))
-        scaled = self.scaler(table)
-        distances = np.stack([_nearest(scaled, self.points[self.owner == owner]) for owner in owners], axis=1)
-        distances += 1e-3 * min(self.edges[owner] for owner in owners)
-        share = (distances.min(1, keepdims=True) / distances) ** 8
-        return np.asarray(share / share.sum(1, keepdims=True), np.float64)
+        apart = [_nearest(scaled, self.points[self.owner == owner]) for owner in self.edges]
+        return Place(np.stack(apart, axis=1), np.array([*self.edges.values()]), tuple(self.edges))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What `restore` needs, as arrays."""
@@ -119,20 +146,26 @@ def sample_rows(owner: Integers, limit: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate(taken))
 
 
-def fold_distances(table: Floats, folds: Integers, owner: Integers, *, seed: int) -> Floats:
-    """Distance (n,) of each row to a reference made of the other folds only."""
-    result = np.ones(len(table))
+def fold_places(table: Floats, folds: Integers, owner: Integers, *, seed: int) -> tuple[Floats, Floats]:
+    """`distance` and `outside` (n,) of each row in a reference made of the other folds only."""
+    distance, outside = np.ones((2, len(table)))
     for fold in np.unique(folds):
         held = folds == fold
         if not held.all():
-            result[held] = Reference.fit(table[~held], owner[~held], seed=seed, limit=1000).distance(table[held])
-    return result
+            reference = Reference.fit(table[~held], owner[~held], seed=seed, limit=1000)
+            place = reference.place(table[held])
+            distance[held], outside[held] = place.distance(), place.outside()
+    return distance, outside
 
 
 _LEAST = 1e-6
 """Least divisor of a distance: the networks of a benchmark may all be alike."""
 _DECIMALS = 6
 """What is kept of a distance, so that a network's does not depend on those it is scored with."""
+
+
+def _rounded(distance: Floats) -> Floats:
+    return np.asarray(np.round(distance, _DECIMALS), np.float64)
 
 
 def _nearest(queries: NDArray[np.floating], points: NDArray[np.float32], *, skip_self: bool = False) -> Floats:

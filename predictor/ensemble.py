@@ -107,18 +107,39 @@ class HeadBlend:
     """How a head's outputs enter the blend: weight · (slope · (output - centre) + share · size).
 
     Attributes:
-        weight: Share of the head; the shares of all heads sum to 1.
+        weight: Weight of the head near the training set; those of all heads sum to 1.
+        far: The same far from it.
         centre: Mean out-of-fold output.
         slope: Slope of the labels on the out-of-fold outputs, so that a head that learnt nothing says little.
-        kendall: Mean over benchmarks of the out-of-fold Kendall τ-b, with the head's share of size.
+        kendall: Mean over benchmarks of the out-of-fold Kendall τ-b, with the head's share of size; nan: not measured.
         share: What one standard deviation of size is worth; it was taken off the labels that the head learnt.
     """
 
     weight: float
+    far: float
     centre: float
     slope: float
     kendall: float
     share: float = 0.0
+
+
+@dataclass(frozen=True)
+class MemberOutputs:
+    """What the m members of an ensemble say of n networks.
+
+    Attributes:
+        learnt: (m, n) without size; 0 where a member does not count.
+        shares: (m,) what one standard deviation of size is worth to each.
+        weights: (m, n) weight of each; they sum to 1 for every network.
+    """
+
+    learnt: Floats
+    shares: Floats
+    weights: Floats
+
+    def scores(self, size: Floats | None) -> Floats:
+        """Scores (m, n) of networks of these sizes (n,), in standard deviations; None: 0."""
+        return self.learnt if size is None else self.learnt + np.outer(self.shares, size)
 
 
 @dataclass(frozen=True)
@@ -135,25 +156,22 @@ class Ensemble:
     members: tuple[tuple[Head, ...], ...]
     blends: tuple[HeadBlend, ...]
 
-    def member_scores(self, table: Floats, size: Floats | None = None) -> tuple[Floats, Floats]:
-        """Score of every member, (m, n), and the members' weights, (m,), which sum to 1.
-
-        Args:
-            table: (n, d) features.
-            size: (n,) sizes in standard deviations, see `size_prior`; None: 0.
-        """
-        if not len(table):
-            return np.zeros((sum(map(len, self.members)), 0)), self._weights()
-        term = np.zeros(len(table)) if size is None else size
-        rows = [
-            blend.slope * (member.predict(view.of(table)) - blend.centre) + blend.share * term
-            for view, blend, members in zip(self.views, self.blends, self.members, strict=True)
-            for member in members
-        ]
-        return np.stack(rows), self._weights()
-
-    def _weights(self) -> Floats:
-        return np.array([b.weight / len(m) for b, m in zip(self.blends, self.members, strict=True) for _ in m])
+    def member_outputs(self, table: Floats, away: Floats | None = None) -> MemberOutputs:
+        """What every member says of feature rows (n, d); `away` (n,): how far away the rows are, 0 to 1; None: 0."""
+        away = np.zeros(len(table)) if away is None else away
+        blends = [blend for blend, members in zip(self.blends, self.members, strict=True) for _ in members]
+        counts = np.array([len(members) for members in self.members for _ in members])
+        weights = weights_of(blends, away) / counts[:, None]
+        learnt = np.zeros(weights.shape)
+        row = 0
+        for view, members in zip(self.views, self.members, strict=True):
+            rows = np.flatnonzero(weights[row] > 0)
+            seen = view.of(table[rows])
+            for member in members:
+                if len(rows):
+                    learnt[row, rows] = blends[row].slope * (member.predict(seen) - blends[row].centre)
+                row += 1
+        return MemberOutputs(learnt, np.array([blend.share for blend in blends]), weights)
 
     def states(self) -> list[list[HeadState]]:
         """Every member taken apart, by head."""
@@ -240,7 +258,7 @@ def blend_heads(
     outputs: Floats,
     labels: Floats,
     owner: Integers,
-    far: Floats | None = None,
+    apart: Floats | None = None,
     *,
     shares: Floats | None = None,
     size: Floats | None = None,
@@ -252,7 +270,8 @@ def blend_heads(
         outputs: (h, n) out-of-fold outputs.
         labels: (n,) labels, or (h, n) where those of the heads differ.
         owner: (n,) benchmark of each row; correlations are taken inside each benchmark.
-        far: (h, n) outputs for which the row's whole space was held out; then both count equally for the weights.
+        apart: (h, n) outputs for which the row's whole space was held out; they give the weights far from the training
+            set. None: these are the same as near it.
         shares: (h,) shares of size that were taken off the labels; None: 0.
         size: (n,) the size that was taken off; heads are compared after their share of it is put back.
         temperature: Weights are proportional to exp(mean Kendall / temperature).
@@ -260,27 +279,33 @@ def blend_heads(
     Returns:
         One blend per head.
     """
-    quality, slopes, centres = [], [], []
     targets = np.broadcast_to(labels, outputs.shape)
     taken = np.zeros(len(outputs)) if shares is None else shares
-    for i, (output, target) in enumerate(zip(outputs, targets, strict=True)):
-        term = np.zeros(len(target)) if size is None else taken[i] * size
-        views = [output + term] if far is None else [output + term, far[i] + term]
-        truth = target + term
-        each = [kendall(truth[owner == o], view[owner == o]) for o in np.unique(owner) for view in views]
-        quality.append(float(np.mean(np.nan_to_num(each))))
-        centre = float(output.mean())
-        deviation = output - centre
-        power = float(deviation @ deviation)
-        slope = float(deviation @ target) / power if power > 1e-12 else 1.0
-        centres.append(centre)
-        slopes.append(float(np.clip(slope, 0.1, 1.5)))
-    weights = np.exp((np.array(quality) - max(quality)) / temperature)
-    weights /= weights.sum()
-    return [
-        HeadBlend(float(weight), centre, slope, tau, float(share))
-        for weight, centre, slope, tau, share in zip(weights, centres, slopes, quality, taken, strict=True)
-    ]
+    terms = np.outer(taken, np.zeros(len(owner)) if size is None else size)
+
+    def quality(said: Floats) -> Floats:
+        pairs = list(zip(targets + terms, said + terms, strict=True))
+        each = [[kendall(truth[owner == o], row[owner == o]) for o in np.unique(owner)] for truth, row in pairs]
+        return np.asarray(np.nan_to_num(each).mean(axis=1), np.float64)
+
+    def weights(taus: Floats) -> Floats:
+        parts = np.exp((taus - taus.max()) / temperature)
+        return np.asarray(parts / parts.sum(), np.float64)
+
+    centres = outputs.mean(axis=1)
+    deviations = outputs - centres[:, None]
+    power, common = (deviations**2).sum(axis=1), (deviations * targets).sum(axis=1)
+    slopes = np.where(power > 1e-12, common / np.maximum(power, 1e-12), 1.0).clip(0.1, 1.5)
+    taus = quality(outputs)
+    near = weights(taus)
+    far = near if apart is None else weights(quality(apart))
+    return [HeadBlend(*map(float, parts)) for parts in zip(near, far, centres, slopes, taus, taken, strict=True)]
+
+
+def weights_of(blends: Sequence[HeadBlend], away: Floats) -> Floats:
+    """Weights (h, n) of the heads for networks that are so far away (n,), 0 to 1."""
+    near, far = np.array([[blend.weight, blend.far] for blend in blends]).T
+    return np.asarray(near[:, None] + (far - near)[:, None] * away, np.float64)
 
 
 def scaled(outputs: Floats, blends: Sequence[HeadBlend], size: Floats) -> Floats:
@@ -288,9 +313,9 @@ def scaled(outputs: Floats, blends: Sequence[HeadBlend], size: Floats) -> Floats
     return np.stack([b.slope * (row - b.centre) + b.share * size for row, b in zip(outputs, blends, strict=True)])
 
 
-def combine(outputs: Floats, blends: Sequence[HeadBlend], size: Floats) -> Floats:
-    """Blend head outputs (h, n) into scores (n,); `size` (n,) as for `scaled`."""
-    return np.asarray(np.array([b.weight for b in blends]) @ scaled(outputs, blends, size), np.float64)
+def combine(outputs: Floats, blends: Sequence[HeadBlend], size: Floats, away: Floats) -> Floats:
+    """Blend head outputs (h, n) into scores (n,); `size` (n,) as for `scaled`, `away` (n,) as for `weights_of`."""
+    return np.asarray((weights_of(blends, away) * scaled(outputs, blends, size)).sum(axis=0), np.float64)
 
 
 def assign_folds(keys: Sequence[Sequence[str]], n_folds: int, seed: int) -> Integers:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..encoders.errors import ConfigError
+from .forest import Forest, column_type
 from .head import Floats, Head, HeadState, register_head
 from .seeding import integer_seed
 
@@ -52,44 +53,35 @@ class ExtraTreesHead(Head):
             random_state=integer_seed(self.seed, "extra_trees"),
             n_jobs=1,
         ).fit(table, labels, sample_weight=weights)
-        trees = [tree.tree_ for tree in forest.estimators_]
-        self.roots_ = np.cumsum([0, *[tree.node_count for tree in trees]])[:-1].astype(np.int32)
-
-        def joined(part: Callable[[Any], NDArray[Any]]) -> NDArray[Any]:
-            return np.concatenate([part(tree) for tree in trees])
-
-        # A node's left child is the node after it (trees grow depth first): only right children are kept; -1: a leaf.
-        shift = np.repeat(self.roots_, [tree.node_count for tree in trees])
-        right = joined(lambda tree: tree.children_right)
-        self.right_ = np.where(right < 0, -1, right + shift).astype(np.int32)
-        self.column_ = joined(lambda tree: tree.feature).astype(np.int16)
-        # Values are compared in float32; the next float32 below a threshold splits them as the threshold does.
-        threshold = joined(lambda tree: tree.threshold)
-        rounded = threshold.astype(np.float32)
-        lower = np.nextafter(rounded, np.float32(-np.inf))
-        self.threshold_ = np.where(rounded > threshold, lower, rounded).astype(np.float32)
-        self.value_ = joined(lambda tree: tree.value[:, 0, 0]).astype(np.float32)
+        self.forest_ = _flattened([tree.tree_ for tree in forest.estimators_], width)
 
     def _predict(self, table: Floats) -> Floats:
-        values = table.astype(np.float32)  # what scikit-learn's trees compare
-        total = np.zeros(len(values))
-        every = np.arange(len(values))
-        for root in self.roots_:
-            node = np.full(len(values), root, np.int32)
-            active = every
-            while len(active):
-                at = node[active]
-                inner = self.right_[at] >= 0
-                active, at = active[inner], at[inner]
-                low = values[active, self.column_[at]] <= self.threshold_[at]
-                node[active] = np.where(low, at + 1, self.right_[at])
-            total += self.value_[node]
-        return total / len(self.roots_)
+        return self.forest_(table) / len(self.forest_.roots)
 
     def _state(self) -> HeadState:
-        names = ("roots", "right", "column", "threshold", "value")
-        return HeadState({}, {name: getattr(self, f"{name}_") for name in names})
+        return HeadState({}, self.forest_.arrays())
 
     def _restore(self, state: HeadState) -> None:
-        for name, array in state.arrays.items():
-            setattr(self, f"{name}_", np.asarray(array))
+        self.forest_ = Forest.restore(state.arrays, self.n_features_in_)
+
+
+def _flattened(trees: Sequence[Any], width: int) -> Forest:
+    """The forest of scikit-learn's trees, which grow depth first, on tables of `width` columns."""
+    counts = [tree.node_count for tree in trees]
+    roots = np.cumsum([0, *counts])[:-1]
+
+    def joined(part: Callable[[Any], NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([part(tree) for tree in trees])
+
+    right = joined(lambda tree: tree.children_right)
+    # Values are compared in float32; the next float32 below a threshold splits them as the threshold does.
+    threshold = joined(lambda tree: tree.threshold)
+    rounded = threshold.astype(np.float32)
+    lower = np.nextafter(rounded, np.float32(-np.inf))
+    return Forest(
+        roots=roots.astype(np.int32),
+        right=np.where(right < 0, -1, right + np.repeat(roots, counts)).astype(np.int32),
+        column=joined(lambda tree: tree.feature).astype(column_type(width)),
+        threshold=np.where(rounded > threshold, lower, rounded).astype(np.float32),
+        value=joined(lambda tree: tree.value[:, 0, 0]).astype(np.float32),
+    )

@@ -1,8 +1,11 @@
-"""The contract of heads: small regressors from a row of features to a label, saved as arrays and text.
+"""The contract of heads: small regressors from a row of features to a label, saved as numbers and arrays.
 
 Every head is a scikit-learn regressor: the constructor stores its arguments, `fit(X, y, sample_weight=None)` returns
 self, `predict(X)` gives (n,) float64. Beyond that it has `state` and `restore`, which take the fitted model apart into
-JSON values, arrays and text, so that nothing is ever pickled. The same seed gives the same bytes.
+JSON values and arrays, so that nothing is ever pickled. The same seed gives the same bytes.
+
+Importing scikit-learn takes most of a second, so nothing here does before it is needed: a restored head predicts on a
+clean table without it. This is why `Head` does not inherit from `sklearn.base.BaseEstimator`.
 """
 
 from __future__ import annotations
@@ -10,16 +13,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    validate_data,
-)
 
 from ..encoders.errors import ConfigError
 from ..encoders.names import look_up, take_name
@@ -34,17 +32,15 @@ class HeadState:
 
     Attributes:
         values: JSON values.
-        arrays: Arrays of float32, float64 or int32.
-        text: A text model (LightGBM), or "".
+        arrays: Arrays of float32, float64, int16 or int32.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
-    text: str = ""
 
 
-class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Base of the heads.
+class Head:
+    """Base of the heads; a scikit-learn regressor by its methods, not by inheritance.
 
     Attributes:
         seeded: Whether members with different seeds differ; an ensemble needs only one member of a head that is not.
@@ -75,6 +71,8 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         reset: bool,
     ) -> tuple[Floats, Floats, Floats]:
         """Features, labels and weights as arrays; the columns are those of `fit`, or the new ones if `reset`."""
+        from sklearn.utils.validation import _check_sample_weight, validate_data
+
         table, labels = validate_data(self, X, y, dtype=np.float64, y_numeric=True, reset=reset)
         weights = _check_sample_weight(sample_weight, table, dtype=np.float64, ensure_non_negative=True)
         total = float(weights.sum())
@@ -88,8 +86,68 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             sklearn.exceptions.NotFittedError: `fit` has not been called.
             ValueError: A shape does not fit, or a number is not finite.
         """
-        check_is_fitted(self, "fitted_")
-        return self._predict(validate_data(self, X, dtype=np.float64, reset=False))
+        self._check_fitted()
+        if not self._is_clean(X):
+            from sklearn.utils.validation import validate_data
+
+            X = validate_data(self, X, dtype=np.float64, reset=False)  # noqa: N806
+        return self._predict(X)  # type: ignore[arg-type]
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "fitted_"):
+            from sklearn.utils.validation import check_is_fitted
+
+            check_is_fitted(self, "fitted_")
+
+    def _is_clean(self, table: ArrayLike) -> bool:
+        """Whether scikit-learn's checks would return the table itself, without a word."""
+        return (
+            type(table) is np.ndarray
+            and table.dtype == np.float64
+            and table.ndim == 2
+            and len(table) > 0
+            and table.shape[1] == self.n_features_in_
+            and not hasattr(self, "feature_names_in_")
+            and bool(np.isfinite(table).all())
+        )
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:  # noqa: N803
+        """R² of the predictions for features (n, d) and labels (n,), 1 at best."""
+        from sklearn.metrics import r2_score
+
+        return float(r2_score(y, self.predict(X), sample_weight=sample_weight))
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        return sorted(signature(cls).parameters)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments; `deep` changes nothing, since none has arguments of its own."""
+        return {name: getattr(self, name) for name in self._get_param_names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change arguments of the constructor.
+
+        Raises:
+            ValueError: There is no such argument.
+        """
+        names = self._get_param_names()
+        for name, value in params.items():
+            if name not in names:
+                raise ValueError(f"invalid parameter {name!r} for {self!r}, expected one of {', '.join(names)}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = {name: each.default for name, each in signature(type(self)).parameters.items()}
+        changed = (f"{name}={getattr(self, name)!r}" for name in defaults)
+        usual = {f"{name}={value!r}" for name, value in defaults.items()}
+        return f"{type(self).__name__}({', '.join(each for each in changed if each not in usual)})"
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import RegressorTags, Tags, TargetTags
+
+        return Tags("regressor", TargetTags(required=True), regressor_tags=RegressorTags())
 
     @abstractmethod
     def _fit(self, table: Floats, labels: Floats, weights: Floats) -> None: ...
@@ -104,11 +162,11 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _restore(self, state: HeadState) -> None: ...
 
     def state(self) -> HeadState:
-        """The fitted head taken apart: constructor arguments, learned values, arrays and text."""
-        check_is_fitted(self, "fitted_")
+        """The fitted head taken apart: constructor arguments, learned values and arrays."""
+        self._check_fitted()
         inner = self._state()
         values = {"params": self.get_params(), "n_features": self.n_features_in_, **inner.values}
-        return HeadState(values, inner.arrays, inner.text)
+        return HeadState(values, inner.arrays)
 
     @classmethod
     def restore(cls, state: HeadState) -> Self:
@@ -163,4 +221,4 @@ def make_head(
         raise ConfigError(f"head {name!r} has no option {wrong[0]!r}, expected one of {', '.join(sorted(known))}")
     if kind.takes_monotone and monotone is not None and any(monotone):
         given["monotone"] = list(monotone)
-    return kind(seed=seed, **given)
+    return kind(**given, **{"seed": seed})

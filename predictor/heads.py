@@ -1,7 +1,7 @@
 """The heads, all of them: importing this module enters each under its name.
 
-A head of one's own is a subclass of `Head` with `@register_head("name")`. No head imports torch or LightGBM before it
-is fitted.
+A head of one's own is a subclass of `Head` with `@register_head("name")`. No head imports scikit-learn, torch or
+LightGBM before it is fitted or given something else than a clean table.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from ..encoders.registry import Encoder, core_of, encode_table, get_encoder
 from . import checkpoint
 from .calibration import FEW, Margins, RankMap, RankScale, best_share, cross_mapped, error_range
 from .card import model_card
-from .distance import Reference, beyond_edge, farness, fold_distances
+from .distance import Place, Reference, beyond_edge, farness, fold_places
 from .ensemble import (
     CORE,
     Columns,
@@ -40,12 +40,13 @@ from .ensemble import (
     out_of_fold,
     scaled,
     views_of,
+    weights_of,
 )
 from .heads import HeadState, make_head
 from .metrics import kendall
 from .score import Ranked, Score
 from .seeding import integer_seed
-from .size_prior import CORE_SHARE, FAR_CORE_SHARE, FAR_SHARE, NEAR_SHARE, SizePrior, fit_size_prior, within_spaces
+from .size_prior import FAR_CORE_SHARE, FAR_SHARE, FOREST_SHARE, NEAR_SHARE, SizePrior, fit_size_prior, within_spaces
 from .transforms import normal_ranks, space_weights
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ PRIOR_LABELS = 12
 """How many labels the zero-shot score is worth when a predictor is fine-tuned."""
 NEAR = 10
 """From how many labels on a fine-tuned predictor measures distances from its own training networks."""
+SEVERAL = 3
+"""From how many training spaces on a predictor is one for several."""
 FAR_HEADS = (f"extra_trees@{CORE}",)
 """Heads far from the training set of a predictor for one or two spaces."""
 SHIPPED = Path(__file__).parent / "shipped"
@@ -121,8 +124,7 @@ class Fitted:
     """Everything a predictor learns.
 
     Attributes:
-        ensemble: Heads for networks like those of the training set.
-        far: Heads for networks far from it, which count as `farness` says; None if there are none.
+        ensemble: Heads, with weights for networks like those of the training set and for others.
         reference: Sample of the training networks, for distances.
         tasks: What gives accuracies, one per task.
         seen: First 64 bits of the hashes of all training graphs, sorted, uint64.
@@ -136,7 +138,6 @@ class Fitted:
     """
 
     ensemble: Ensemble
-    far: Ensemble | None
     reference: Reference
     tasks: tuple[TaskModel, ...]
     seen: NDArray[np.uint64]
@@ -151,21 +152,23 @@ class Predictor:
     """Predicts how well networks would do once trained.
 
     Encoders turn a network into a row of features; heads, several seeds each, learn the normal quantile of the rank
-    inside each training benchmark; a map per task turns the blended score into percent. Networks far from one or two
-    training spaces are scored by heads of their own, which see less, and size counts.
+    inside each training benchmark; a map per task turns the blended score into percent. Networks outside the training
+    spaces are scored with weights of their own: of heads that see less if these are one or two, else of all heads by
+    how well each ranked spaces that it had not seen.
 
     Args:
         encoders: Names of encoders, see `archgauge.encoders.registry`.
         heads: Names of heads, see `archgauge.predictor.heads`. With several encoders, `gbdt` is fitted on the columns
             of each of them, `gbdt@statistics` on those of one, `gbdt@core` on the first's core columns.
         far_heads: Heads of a predictor for one or two spaces for networks far from these; none: the other heads serve
-            there too. Default: `extra_trees@core`; none if the first encoder has no core columns. From three training
-            spaces on all heads serve everywhere.
+            there too. Default: `extra_trees@core`; none if the first encoder has no core columns. Not used from three
+            training spaces on.
         n_seeds: Members of each head that has a seed.
         seed: Seed of everything; the same seed gives the same predictor, byte for byte.
         monotone: Forbid trees to rate a network lower for being larger (the encoders say in which columns).
-        size_share: What one standard deviation of size is worth in the score, see `size_prior`; default: 0.3 with three
-            or more training spaces, else 0. Heads on core columns have 0.6 there; far heads 0.6, on core columns 0.3.
+        size_share: What one standard deviation of size is worth in the score, see `size_prior`; default: with three or
+            more training spaces 0.6 for `extra_trees` and 0.3 for other heads, else 0. Far heads have 0.6, on core
+            columns 0.3, in any case.
         cache: Folder that keeps encoded networks between runs, or None.
         options: Head name → options of its constructor, such as `{"gbdt": {"n_trees": 1000}}`.
 
@@ -246,7 +249,7 @@ class Predictor:
     @property
     def _pools(self) -> bool:
         """Whether scoring candidates together differs from scoring each alone."""
-        return self.fitted.size_prior is not None and len({record["relatives"] for record in self.data}) > 1
+        return self.fitted.size_prior is not None and _spaces(self.data) > 1
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -364,7 +367,8 @@ class Predictor:
         size_prior = fit_size_prior(sizes, owner) if prior is None else None
         term = np.zeros(len(plain)) if size_prior is None else size_prior(sizes)
         inside = within_spaces(sizes, owner) if size_prior is not None else term
-        several = prior is None and len({b.relatives for b in benchmarks}) >= 3
+        data = tuple(_record(benchmark) for benchmark in benchmarks)
+        several = prior is None and _spaces(data) >= SEVERAL
         shares = self._shares(several) * (size_prior is not None)
         targets = labels - shares[:, None] * inside
         fold = partial(out_of_fold, self._views, table, targets, weights, monotone=monotone, options=self.options)
@@ -375,15 +379,9 @@ class Predictor:
         blends = blend_heads(near, targets, owner, apart, shares=shares, size=inside)
         fit = partial(fit_members, n_seeds=self.n_seeds, monotone=monotone, options=self.options)
         members = fit(self._views, table, targets, weights, seed=self.seed)
-        far, far_views = None, () if several or size_prior is None else self._far_views()
-        if far_views:
-            seed = integer_seed(self.seed, "far")
-            far_shares = [FAR_CORE_SHARE if view.core else FAR_SHARE for view in far_views]
-            far_members = fit(far_views, table, labels - np.outer(far_shares, inside), weights, seed=seed)
-            far_blends = tuple(HeadBlend(1 / len(far_views), 0.0, 1.0, nan, part) for part in far_shares)
-            far = Ensemble(far_views, far_members, far_blends)
-
-        unseen = _drawn_to(combine(near, blends, term), prior_scores, prior)
+        distance, outside = fold_places(self._placed(plain), folds, owner, seed=self.seed)
+        away = beyond_edge(outside) if several else np.zeros(len(outside))
+        unseen = _drawn_to(combine(near, blends, term, away), prior_scores, prior)
         rows = _Rows(
             table=table,
             accuracy=accuracy,
@@ -391,11 +389,18 @@ class Predictor:
             owner=owner,
             folds=folds,
             groups=components(keys),
-            distance=fold_distances(self._placed(plain), folds, owner, seed=self.seed),
+            distance=distance,
             score=unseen,
             members=_drawn_to(scaled(near, blends, term), prior_scores, prior),
-            shares=np.array([blend.weight for blend in blends]),
+            parts=weights_of(blends, away),
         )
+        far_views = () if several or size_prior is None else self._far_views()
+        if far_views:
+            seed = integer_seed(self.seed, "far")
+            far_shares = [FAR_CORE_SHARE if view.core else FAR_SHARE for view in far_views]
+            members += fit(far_views, table, labels - np.outer(far_shares, inside), weights, seed=seed)
+            blends = [replace(blend, far=0.0) for blend in blends]
+            blends += [HeadBlend(0.0, 1 / len(far_views), 0.0, 1.0, nan, share) for share in far_shares]
         names = [benchmark.task if benchmark.unit == "percent" else "" for benchmark in benchmarks]
         known = [task for task in dict.fromkeys(names) if task]
         tasks = tuple(self._learn_task(task, names, rows, monotone, prior) for task in known)
@@ -410,8 +415,8 @@ class Predictor:
         report: dict[str, Any] = {
             "size_share": float(shares.max()),
             "heads": {
-                name: {"weight": blend.weight, "kendall": blend.kendall}
-                for name, blend in zip((view.name for view in self._views), blends, strict=True)
+                view.name: {"weight": blend.weight, "far": blend.far, "kendall": blend.kendall}
+                for view, blend in zip(self._views, blends, strict=False)
             },
             "out_of_fold_kendall": {
                 f"{b.name}:{b.task}": kendall(accuracy[owner == i], unseen[owner == i])
@@ -420,7 +425,7 @@ class Predictor:
         }
         rank_errors = None
         if apart is not None:
-            apart_scores = combine(apart, blends, term)
+            apart_scores = combine(apart, blends, term, np.ones(len(term)))
             rank_errors = error_range(labels - apart_scores, owner)
             report["out_of_space_kendall"] = {
                 f"{b.name}:{b.task}": kendall(accuracy[owner == i], apart_scores[owner == i])
@@ -431,8 +436,7 @@ class Predictor:
             report["prior_kendall"] = kendall(accuracy, prior_scores)
             report["seen_by_prior"] = int(prior.predictor._seen(benchmarks[0].hashes).sum())
         return Fitted(
-            ensemble=Ensemble(self._views, members, tuple(blends)),
-            far=far,
+            ensemble=Ensemble((*self._views, *far_views), members, tuple(blends)),
             reference=(
                 prior.predictor.fitted.reference  # a handful of networks says nothing of what is near
                 if prior is not None and len(plain) < NEAR
@@ -440,7 +444,7 @@ class Predictor:
             ),
             tasks=tasks,
             seen=np.unique(_prefixes(hashes)),
-            data=tuple(_record(benchmark) for benchmark in benchmarks),
+            data=data,
             report=report,
             prior=prior,
             size_prior=size_prior,
@@ -496,8 +500,10 @@ class Predictor:
                     monotone=monotone,
                     options=self.options,
                 )
-                direct = Ensemble(self._views, fitted, tuple(HeadBlend(float(p), 0.0, 1.0, nan) for p in parts))
-        spread = _deviation(members, rows.shares)
+                direct = Ensemble(
+                    self._views, fitted, tuple(HeadBlend(float(p), float(p), 0.0, 1.0, nan) for p in parts)
+                )
+        spread = _deviation(members, rows.parts)
         margins = tuple(
             Margins.fit(
                 estimate[at],
@@ -700,7 +706,7 @@ class Predictor:
             cache: As for the constructor.
 
         Raises:
-            CheckpointError: The folder is no predictor, damaged, incomplete, of a newer format, or of other encoders.
+            CheckpointError: The folder is no predictor, damaged, incomplete, of another format, or of other encoders.
         """
         source = SHIPPED if folder is None else Path(folder)
         return cls._from_files(checkpoint.read_folder(source), source, "", cache)
@@ -710,18 +716,17 @@ class Predictor:
         arrays = {f"reference.{name}": array for name, array in fitted.reference.arrays().items()}
         arrays["seen"] = fitted.seen
         files: dict[str, bytes] = {}
-        ensembles = {"near": fitted.ensemble, "far": fitted.far}
-        ensembles |= {f"direct_{i}": model.direct for i, model in enumerate(fitted.tasks)}
-        present = {kind: ensemble for kind, ensemble in ensembles.items() if ensemble is not None}
+        ensembles = {"ranks": fitted.ensemble}
+        ensembles |= {f"direct_{i}": model.direct for i, model in enumerate(fitted.tasks) if model.direct is not None}
         members = {
             kind: [
-                [_store(state, f"{kind}.{view.name}.{i}", prefix, arrays, files) for i, state in enumerate(states)]
+                [_store(state, f"{kind}.{view.name}.{i}", arrays) for i, state in enumerate(states)]
                 for view, states in zip(ensemble.views, ensemble.states(), strict=True)
             ]
-            for kind, ensemble in present.items()
+            for kind, ensemble in ensembles.items()
         }
         calibration: dict[str, Any] = {
-            "blends": {kind: [asdict(blend) for blend in ensemble.blends] for kind, ensemble in present.items()},
+            "blends": {kind: [asdict(blend) for blend in ensemble.blends] for kind, ensemble in ensembles.items()},
             "tasks": [
                 {
                     "task": model.task,
@@ -758,7 +763,7 @@ class Predictor:
             },
             "encoders": [{"name": e.name, "version": e.version, "columns": e.columns} for e in self._encoders],
             "members": members,
-            "far_views": [view.name for view in fitted.far.views] if fitted.far is not None else [],
+            "far_views": [view.name for view in fitted.ensemble.views[len(self._views) :]],
             "data": fitted.data,
             "report": fitted.report,
         }
@@ -787,11 +792,11 @@ class Predictor:
                 checkpoint.check_columns(saved, encoder.version, encoder.columns, head)
             ensembles = {}
             for kind, by_head in config["members"].items():
-                states = [[_restore(entry, arrays, content) for entry in entries] for entries in by_head]
+                states = [[_restore(entry, arrays) for entry in entries] for entries in by_head]
                 blends = [HeadBlend(**_finite(blend)) for blend in calibration["blends"][kind]]
                 views = predictor._views
-                if kind == "far":
-                    views = views_of(config["far_views"], predictor._columns())
+                if kind == "ranks":
+                    views += views_of(config["far_views"], predictor._columns())
                 ensembles[kind] = Ensemble.restore(views, states, blends)
             tasks = [
                 TaskModel(
@@ -810,8 +815,7 @@ class Predictor:
                 before = cls._from_files(files, folder, f"{prefix}prior_", cache)
                 prior = Prior(before, **calibration["prior"])
             predictor._fitted = Fitted(
-                ensemble=ensembles["near"],
-                far=ensembles.get("far"),
+                ensemble=ensembles["ranks"],
                 reference=Reference.restore(_part(arrays, "reference.")),
                 tasks=tuple(tasks),
                 seen=np.asarray(arrays["seen"], np.uint64),
@@ -871,8 +875,9 @@ class Predictor:
 
     def _shares(self, several: bool) -> Floats:
         """What one standard deviation of size is worth to each view, (h,), in a predictor for several spaces or not."""
-        plain = self.size_share if self.size_share is not None else NEAR_SHARE if several else 0.0
-        return np.array([CORE_SHARE if several and view.core else plain for view in self._views])
+        if self.size_share is not None or not several:
+            return np.full(len(self._views), self.size_share or 0.0)
+        return np.array([FOREST_SHARE if view.head == "extra_trees" else NEAR_SHARE for view in self._views])
 
     def _far_views(self) -> tuple[View, ...]:
         """The views of `far_heads`, or of their default."""
@@ -905,67 +910,61 @@ class Predictor:
         """Rank scores (n,) of a table of features (n, d), for a task or none."""
         return np.array([score.rank_score for score in self._scores(plain, task, False, named=True)])
 
-    def _members(self, plain: Floats, pool: bool) -> tuple[Floats, Floats]:
-        """Scores of all members, (m, n), and the members' weights (m,).
-
-        They are drawn to the prior, if there is one, and moved together to what the heads for far networks say.
-        """
-        fitted = self.fitted
-        table = self._with_prior(plain)
-        size = None
-        if fitted.size_prior is not None:
-            sizes = plain[:, self._pool_positions()]
-            size = fitted.size_prior.in_pool(sizes) if pool else fitted.size_prior(sizes)
-        outputs, shares = fitted.ensemble.member_scores(table, size)
-        if fitted.far is not None and len(plain):
-            away = farness(fitted.reference.distance(self._placed(plain)))
-            moved = away > 0
-            if moved.any():
-                told, parts = fitted.far.member_scores(table[moved], None if size is None else size[moved])
-                outputs[:, moved] += away[moved] * (parts @ told - shares @ outputs[:, moved])
-        return _drawn_to(outputs, None if fitted.prior is None else table[:, -1], fitted.prior), shares
+    def _away(self, place: Place) -> Floats:
+        """How far away networks are, 0 to 1: (n,)."""
+        return beyond_edge(place.outside()) if _spaces(self.data) >= SEVERAL else farness(place.distance())
 
     def _scores(self, plain: Floats, task: str, pool: bool, *, named: bool) -> list[Score]:
         """Scores without names and operators for a table of features (n, d); `named`: whether to rank for the task."""
         fitted = self.fitted
         if not len(plain):
             return []
-        outputs, shares = self._members(plain, False)
-        score, spread = shares @ outputs, _deviation(outputs, shares)
+        table = self._with_prior(plain)
+        place = fitted.reference.place(self._placed(plain))
+        said = fitted.ensemble.member_outputs(table, self._away(place))
+        parts = said.weights
+
+        def scores(size: Floats | None) -> Floats:
+            return _drawn_to(said.scores(size), None if fitted.prior is None else table[:, -1], fitted.prior)
+
+        sizes = plain[:, self._pool_positions()]
+        outputs = scores(None if fitted.size_prior is None else fitted.size_prior(sizes))
+        score, spread = _mean(outputs, parts), _deviation(outputs, parts)
         ranking = score
-        if pool:
-            pooled, pool_shares = self._members(plain, True)
-            ranking = pool_shares @ pooled
-        distance = fitted.reference.distance(self._placed(plain))
+        if pool and fitted.size_prior is not None:
+            ranking = _mean(scores(fitted.size_prior.in_pool(sizes)), parts)
+        distance = place.distance()
         model = next((model for model in fitted.tasks if model.task == task), None)
         if model is None:
             return [
                 Score("", float(r), None, None, None, float(s), (), 0.0, float(d), "", pool)
                 for r, s, d in zip(ranking, spread, distance, strict=True)
             ]
-        belongs = fitted.reference.membership(self._placed(plain), model.owners).T
+        belongs = place.membership(model.owners).T
         mapped = np.stack([each(score) for each in model.maps])
         estimate = (belongs * mapped).sum(0)
         between = (1 - model.share) ** 2 * (belongs * (mapped - estimate) ** 2).sum(0)
         members = np.einsum("bn,bmn->mn", belongs, np.stack([each(outputs) for each in model.maps]))
         if model.direct is not None:
-            told, parts = model.direct.member_scores(self._with_prior(plain))
-            told = np.clip(told, 0, 100)
-            estimate = estimate + model.share * (parts @ told - estimate)
+            direct = model.direct.member_outputs(table)
+            told = np.clip(direct.scores(None), 0, 100)
+            mean = _mean(told, direct.weights)
+            told = np.concatenate([told, np.tile(mean, (len(members) - len(told), 1))])  # far heads estimate nothing
+            estimate = estimate + model.share * (mean - estimate)
             members = members + model.share * (told - members)
-        spread = _deviation(members, shares)
+        spread = _deviation(members, parts)
         sides = np.stack([margins(estimate, distance, spread) for margins in model.margins])
         below, above = np.sqrt((belongs[:, None] * sides**2).sum(0) + 1.645**2 * between)
         low, high = estimate - below, estimate + above
-        from_task = fitted.reference.distance(self._placed(plain), model.owners)
+        from_task = place.distance(model.owners)
         if fitted.rank_errors is not None:
-            away = beyond_edge(from_task)
+            widened = beyond_edge(from_task)
             least, most = (
-                (belongs * np.stack([each(score + away * error) for each in model.maps])).sum(0)
+                (belongs * np.stack([each(score + widened * error) for each in model.maps])).sum(0)
                 for error in fitted.rank_errors
             )
-            low = np.where(away > 0, np.minimum(low, least), low)
-            high = np.where(away > 0, np.maximum(high, most), high)
+            low = np.where(widened > 0, np.minimum(low, least), low)
+            high = np.where(widened > 0, np.maximum(high, most), high)
         low, high = np.clip(low, 0, 100), np.clip(high, 0, 100)
         if named and model.scale is not None:
             ranking = ranking + (1 - farness(from_task)) * (model.scale(estimate) - ranking)
@@ -989,7 +988,7 @@ class _Rows:
     distance: Floats
     score: Floats
     members: Floats  # (h, n)
-    shares: Floats  # (h,)
+    parts: Floats  # (h, n), weights of the heads
 
 
 @dataclass(frozen=True)
@@ -1047,10 +1046,19 @@ def _drawn_to(scores: Floats, prior_scores: Floats | None, prior: Prior | None) 
     return (prior.labels * scores + PRIOR_LABELS * scaled) / (prior.labels + PRIOR_LABELS)
 
 
-def _deviation(outputs: Floats, shares: Floats) -> Floats:
-    """Weighted standard deviation (n,) over the members of outputs (m, n)."""
-    mean = shares @ outputs
-    return np.asarray(np.sqrt(shares @ (outputs - mean) ** 2), np.float64)
+def _mean(outputs: Floats, weights: Floats) -> Floats:
+    """Weighted mean (n,) over the members of outputs (m, n) with weights (m, n)."""
+    return np.asarray((weights * outputs).sum(axis=0), np.float64)
+
+
+def _deviation(outputs: Floats, weights: Floats) -> Floats:
+    """Weighted standard deviation (n,) over the members of outputs (m, n) with weights (m, n)."""
+    return np.asarray(np.sqrt(_mean((outputs - _mean(outputs, weights)) ** 2, weights)), np.float64)
+
+
+def _spaces(data: Iterable[Mapping[str, Any]]) -> int:
+    """Of how many different spaces these records of benchmarks are."""
+    return len({record["relatives"] for record in data})
 
 
 def _size_prior(calibration: Mapping[str, Any]) -> SizePrior | None:
@@ -1084,24 +1092,15 @@ def _record(benchmark: Benchmark) -> dict[str, Any]:
     }
 
 
-def _store(
-    state: HeadState, key: str, prefix: str, arrays: dict[str, NDArray[Any]], files: dict[str, bytes]
-) -> dict[str, Any]:
-    """Put a head's arrays and text where they belong; what is left is JSON."""
+def _store(state: HeadState, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Put a head's arrays where they belong; what is left is JSON."""
     for name, array in state.arrays.items():
         arrays[f"{key}.{name}"] = array
-    entry: dict[str, Any] = {"values": state.values, "arrays": f"{key}."}
-    if state.text:
-        head = key.split(".")[1].replace("@", "_")
-        number = sum(name.startswith(f"{prefix}{head}_") for name in files)
-        entry["text"] = f"{head}_{number}.txt"
-        files[f"{prefix}{entry['text']}"] = state.text.encode()
-    return entry
+    return {"values": state.values, "arrays": f"{key}."}
 
 
-def _restore(entry: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], content: Any) -> HeadState:
-    text = content(entry["text"]).decode() if "text" in entry else ""
-    return HeadState(entry["values"], _part(arrays, entry["arrays"]), text)
+def _restore(entry: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> HeadState:
+    return HeadState(entry["values"], _part(arrays, entry["arrays"]))
 
 
 def _finite(blend: Mapping[str, float | None]) -> dict[str, float]:

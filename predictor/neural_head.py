@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from .head import Floats, Head, HeadState
 from .seeding import integer_seed
@@ -118,7 +117,7 @@ class NeuralHead(Head):
             sklearn.exceptions.NotFittedError: `fit` has not been called.
             ValueError: A shape does not fit, or a number is not finite.
         """
-        check_is_fitted(self, "fitted_")
+        self._check_fitted()
         table, labels, weights = self._checked(X, y, sample_weight, reset=False)
         tuned = copy(self)
         tuned._train(table, labels, weights, self.layers_, steps, self.learning_rate / 4)

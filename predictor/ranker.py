@@ -173,7 +173,7 @@ def _archgauge(seed: int) -> PredictorRanker:
 
 
 SHIPPED_OPTIONS: dict[str, Any] = {
-    "heads": ("extra_trees", "gbdt", "extra_trees@core"),
+    "heads": ("extra_trees", "gbdt"),
     "n_seeds": 2,
     "options": {"extra_trees": {"columns": 0.2, "min_leaf": 10}, "gbdt": {"columns": 0.1, "min_leaf": 60}},
 }

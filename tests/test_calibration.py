@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from archgauge.predictor.calibration import Margins, RankMap, RankScale, best_share, cross_mapped, error_range
 from archgauge.predictor.checkpoint import as_json
-from archgauge.predictor.distance import FAR, NEAR, Reference, beyond_edge, farness, fold_distances, sample_rows
+from archgauge.predictor.distance import FAR, NEAR, Reference, beyond_edge, farness, fold_places, sample_rows
 from archgauge.predictor.ensemble import assign_folds, blend_heads, combine
 from archgauge.predictor.seeding import generator, integer_seed
 from archgauge.predictor.transforms import Scaler, normal_ranks, space_weights
@@ -183,9 +183,11 @@ def test_the_better_head_weighs_more_and_a_useless_one_little():
     assert weights[0] > weights[1] > weights[2]
     assert sum(weights) == pytest.approx(1)
     nothing = np.zeros(300)
-    assert np.corrcoef(combine(outputs, blends, nothing), labels)[0, 1] > 0.95
+    assert np.corrcoef(combine(outputs, blends, nothing, nothing), labels)[0, 1] > 0.95
     sized = blend_heads(outputs, labels, np.zeros(300, np.int32), shares=np.full(3, 0.5))
-    np.testing.assert_allclose(combine(outputs, sized, nothing + 2) - combine(outputs, blends, nothing), 1.0)
+    np.testing.assert_allclose(
+        combine(outputs, sized, nothing + 2, nothing) - combine(outputs, blends, nothing, nothing), 1.0
+    )
 
 
 def test_heads_are_compared_with_their_share_of_size():
@@ -215,11 +217,11 @@ def test_distance_counts_from_the_edge():
     random = np.random.default_rng(0)
     table = random.normal(size=(400, 5))
     reference = Reference.fit(table, np.zeros(400, np.int32), seed=0)
-    inside = reference.distance(random.normal(size=(400, 5)))
+    inside = reference.place(random.normal(size=(400, 5))).distance()
     assert 0.85 < (inside < 1).mean() < 0.99
-    assert reference.distance(np.full((1, 5), 30.0))[0] > 3
+    assert reference.place(np.full((1, 5), 30.0)).distance()[0] > 3
     again = Reference.restore(reference.arrays())
-    np.testing.assert_array_equal(again.distance(table), reference.distance(table))
+    np.testing.assert_array_equal(again.place(table).distance(), reference.place(table).distance())
 
 
 def test_accuracies_become_ranks_and_keep_their_order():
@@ -249,7 +251,7 @@ def test_networks_become_far_behind_the_edge():
 @pytest.mark.parametrize("n", [1, 2])
 def test_distance_with_a_training_set_of_one_or_two(n):
     reference = Reference.fit(np.arange(3.0 * n).reshape(n, 3), np.zeros(n, np.int32), seed=0)
-    assert np.isfinite(reference.distance(np.ones((4, 3)))).all()
+    assert np.isfinite(reference.place(np.ones((4, 3))).distance()).all()
 
 
 def test_membership_follows_closeness():
@@ -257,17 +259,17 @@ def test_membership_follows_closeness():
     table = np.concatenate([random.normal(-2, 1, (50, 4)), random.normal(2, 1, (80, 4))])
     owner = np.repeat([3, 7], [50, 80]).astype(np.int32)
     reference = Reference.fit(table, owner, seed=0)
-    share = reference.membership(np.array([[-2.0] * 4, [2.0] * 4]), [3, 7])
+    share = reference.place(np.array([[-2.0] * 4, [2.0] * 4])).membership([3, 7])
     np.testing.assert_allclose(share.sum(1), 1)
     assert share[0, 0] > 0.9
     assert share[1, 1] > 0.9
-    assert reference.membership(table, [7]).tolist() == [[1.0]] * 130
+    assert reference.place(table).membership([7]).tolist() == [[1.0]] * 130
 
 
 def test_held_out_folds_are_farther_than_their_own():
     table = np.concatenate([np.random.default_rng(0).normal(size=(50, 3)), np.full((10, 3), 9.0)])
     folds = np.repeat([0, 1, 2], [25, 25, 10]).astype(np.int32)
-    distances = fold_distances(table, folds, np.zeros(60, np.int32), seed=0)
+    distances, _ = fold_places(table, folds, np.zeros(60, np.int32), seed=0)
     assert distances[50:].min() > 2 > np.median(distances[:50])
 
 

@@ -8,12 +8,12 @@ import pytest
 from archgauge.datasets.benchmark import Benchmark, leave_space_out
 from archgauge.encoders.errors import ConfigError, DataError, NotFittedError, ReadError
 from archgauge.encoders.graph import ArchGraph, Node
-from archgauge.predictor.distance import FAR
+from archgauge.predictor.distance import FAR, NEAR, Reference
 from archgauge.predictor.evaluation import few_shot, leave_groups_out
 from archgauge.predictor.figure import draw_map
 from archgauge.predictor.metrics import kendall
 from archgauge.predictor.model import Predictor
-from archgauge.predictor.size_prior import CORE_SHARE, NEAR_SHARE
+from archgauge.predictor.size_prior import FAR_CORE_SHARE, FOREST_SHARE, NEAR_SHARE
 
 
 def network(widths, kernel=3, resolution=32, odd=False):
@@ -354,17 +354,17 @@ def test_finetuning_does_not_take_over_options_for_thousands(two_spaces, bench):
     """A shipped predictor's large leaves would leave no split in a handful of labels."""
     large = quick(options={"gbdt": {"min_leaf": 60}}).fit([space("alpha", 80, 1), space("beta", 80, 2, kernel=5)])
     tuned = large.finetune(bench.select(range(30)))
-    outputs, _ = tuned.fitted.ensemble.member_scores(tuned._with_prior(tuned._table(bench)))
-    assert outputs.std(axis=1).min() > 1e-6
+    outputs = tuned.fitted.ensemble.member_outputs(tuned._with_prior(tuned._table(bench)))
+    assert outputs.learnt.std(axis=1).min() > 1e-6
 
 
 def test_the_share_of_size_can_be_set(bench):
     plain, sized = quick().fit(bench), quick(size_share=0.5).fit(bench)
-    assert {blend.share for blend in plain.fitted.ensemble.blends} == {0.0}
-    assert {blend.share for blend in sized.fitted.ensemble.blends} == {0.5}
+    assert [blend.share for blend in plain.fitted.ensemble.blends] == [0.0, 0.0, FAR_CORE_SHARE]
+    assert [blend.share for blend in sized.fitted.ensemble.blends] == [0.5, 0.5, FAR_CORE_SHARE]
     several = quick(heads=("gbdt", "extra_trees@core")).fit([space(str(i), 30, i) for i in range(3)])
-    assert [blend.share for blend in several.fitted.ensemble.blends] == [NEAR_SHARE, CORE_SHARE]
-    assert several.fitted.far is None
+    assert [blend.share for blend in several.fitted.ensemble.blends] == [NEAR_SHARE, FOREST_SHARE]
+    assert len(several.fitted.ensemble.views) == 2, "no heads of their own for far networks"
     with pytest.raises(ConfigError, match="size_share is -1"):
         quick(size_share=-1)
 
@@ -373,7 +373,7 @@ def test_networks_near_a_task_are_ranked_by_its_accuracy(two_spaces, fitted, ben
     """What the task's own labels teach counts for networks like its own; elsewhere all benchmarks count alike."""
     (task,) = (each for each in two_spaces.fitted.tasks if each.task == "toy")
     table = two_spaces._table(bench)
-    distance = two_spaces.fitted.reference.distance(table, task.owners)
+    distance = two_spaces.fitted.reference.place(table).distance(task.owners)
     scores = two_spaces._scores(table, "toy", False, named=True)
     general = two_spaces._rank_scores(table)
     near = [i for i in range(len(bench)) if distance[i] <= 1]
@@ -391,23 +391,56 @@ def test_networks_near_a_task_are_ranked_by_its_accuracy(two_spaces, fitted, ben
 
 def test_far_networks_are_scored_by_heads_of_their_own(bench):
     model = quick(size_share=0.0).fit(bench)
-    assert [view.name for view in model.fitted.far.views] == ["extra_trees@core"]
+    near, far = (
+        np.array([getattr(blend, kind) for blend in model.fitted.ensemble.blends]) for kind in ("weight", "far")
+    )
+    assert [view.name for view in model.fitted.ensemble.views] == [*model.heads, "extra_trees@core"]
+    assert near[-1] == 0
+    assert far.tolist() == [0, 0, 1]
     own = model._table(bench)
     reference = model.fitted.reference
     moved = own.copy()
     moved[:, : len(model.columns)] += 9 * reference.scaler.scale.clip(0, 10) * reference.edges[0]
-    assert reference.distance(moved).min() > FAR
+    assert reference.place(moved).distance().min() > FAR
     table, size = moved, model.fitted.size_prior(moved[:, model._pool_positions()])
-    outputs, shares = model.fitted.far.member_scores(table, size)
-    np.testing.assert_allclose(model._rank_scores(moved), shares @ outputs)
-    near = reference.distance(own) <= 1
-    assert near.any()
-    outputs, shares = model.fitted.ensemble.member_scores(own[near])
-    np.testing.assert_allclose(model._rank_scores(own)[near], shares @ outputs)
+    said = model.fitted.ensemble.member_outputs(table, np.ones(len(table)))
+    np.testing.assert_allclose(model._rank_scores(moved), (said.weights * said.scores(size)).sum(0))
+    inside = reference.place(own).distance() <= 1
+    assert inside.any()
+    said = model.fitted.ensemble.member_outputs(own[inside])
+    np.testing.assert_allclose(model._rank_scores(own)[inside], (said.weights * said.learnt).sum(0))
     without = quick(size_share=0.0, far_heads=()).fit(bench)
-    assert without.fitted.far is None
-    outputs, shares = without.fitted.ensemble.member_scores(moved)
-    np.testing.assert_allclose(without._rank_scores(moved), shares @ outputs)
+    assert len(without.fitted.ensemble.views) == 2
+    said = without.fitted.ensemble.member_outputs(moved)
+    np.testing.assert_allclose(without._rank_scores(moved), (said.weights * said.learnt).sum(0))
+
+
+def test_outside_several_spaces_heads_weigh_by_how_they_ranked_spaces_left_out():
+    model = quick(n_seeds=1, heads=("gbdt", "extra_trees", "ridge")).fit([space(str(i), 30, i) for i in range(3)])
+    near, far = (
+        np.array([getattr(blend, kind) for blend in model.fitted.ensemble.blends]) for kind in ("weight", "far")
+    )
+    assert near.sum() == pytest.approx(1)
+    assert far.sum() == pytest.approx(1)
+    assert (near != far).any()
+    table = model._table(space("other", 30, 9))
+    table += 5 * model.fitted.reference.scaler.scale.clip(0, 10)
+    assert model.fitted.reference.place(table).outside().min() > NEAR
+    size = model.fitted.size_prior(table[:, model._pool_positions()])
+    said = model.fitted.ensemble.member_outputs(table)
+    np.testing.assert_allclose(model._rank_scores(table), far @ said.scores(size))
+
+
+def test_a_space_inside_the_edge_of_a_broad_benchmark_is_outside():
+    random = np.random.default_rng(0)
+    broad, dense = random.normal(scale=10, size=(200, 4)), random.normal(scale=0.1, size=(2, 200, 4))
+    table = np.concatenate([broad, *(dense + np.array([[[20.0]], [[-20.0]]]))])
+    reference = Reference.fit(table, np.repeat([0, 1, 2], 200).astype(np.int32), seed=0)
+    other = reference.place(random.normal(scale=0.1, size=(50, 4)))
+    assert other.distance().max() < 1
+    assert other.outside().min() > 2
+    held = reference.place(random.normal(scale=0.1, size=(50, 4)) + 20)
+    assert np.quantile(held.outside(), 0.8) < 1.2
 
 
 def test_intervals_of_far_networks_know_what_ranks_elsewhere_are_worth(bench):
@@ -416,9 +449,10 @@ def test_intervals_of_far_networks_know_what_ranks_elsewhere_are_worth(bench):
     assert low < 0 < high
     table = model._table(space("other", 30, 9))
     table += 5 * model.fitted.reference.scaler.scale.clip(0, 10)
-    assert model.fitted.reference.distance(table).min() > FAR
+    place = model.fitted.reference.place(table)
+    assert place.distance().min() > FAR
     (task,) = (each for each in model.fitted.tasks if each.task == model.tasks[0])
-    belongs = model.fitted.reference.membership(table, task.owners).T
+    belongs = place.membership(task.owners).T
     scores = model._rank_scores(table)
     least, most = ((belongs * np.stack([each(scores + e) for each in task.maps])).sum(0) for e in (low, high))
     for score, bottom, top in zip(model._scores(table, task.task, False, named=True), least, most, strict=True):
@@ -429,10 +463,10 @@ def test_intervals_of_far_networks_know_what_ranks_elsewhere_are_worth(bench):
 
 def test_far_heads_can_be_chosen(bench):
     chosen = quick(n_seeds=1, far_heads=("ridge",)).fit(bench)
-    assert [view.name for view in chosen.fitted.far.views] == ["ridge"]
+    assert chosen.fitted.ensemble.views[-1].name == "ridge"
     with pytest.raises(ConfigError, match="'graph' names no core columns"):
         quick(encoders=("graph",), far_heads=("extra_trees@core",))
-    assert quick(encoders=("graph",), heads=("ridge",)).fit(bench).fitted.far is None
+    assert len(quick(encoders=("graph",), heads=("ridge",)).fit(bench).fitted.ensemble.views) == 1
 
 
 def test_nearest_networks_and_maps(fitted, bench, tmp_path):
