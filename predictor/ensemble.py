@@ -258,7 +258,7 @@ def blend_heads(
     outputs: Floats,
     labels: Floats,
     owner: Integers,
-    apart: Floats | None = None,
+    far: Floats | None = None,
     *,
     shares: Floats | None = None,
     size: Floats | None = None,
@@ -270,11 +270,10 @@ def blend_heads(
         outputs: (h, n) out-of-fold outputs.
         labels: (n,) labels, or (h, n) where those of the heads differ.
         owner: (n,) benchmark of each row; correlations are taken inside each benchmark.
-        apart: (h, n) outputs for which the row's whole space was held out; they give the weights far from the training
-            set. None: these are the same as near it.
+        far: (h,) weights far from the training set; None: the same as near it.
         shares: (h,) shares of size that were taken off the labels; None: 0.
         size: (n,) the size that was taken off; heads are compared after their share of it is put back.
-        temperature: Weights are proportional to exp(mean Kendall / temperature).
+        temperature: Weights near the training set are proportional to exp(mean Kendall / temperature).
 
     Returns:
         One blend per head.
@@ -283,23 +282,17 @@ def blend_heads(
     taken = np.zeros(len(outputs)) if shares is None else shares
     terms = np.outer(taken, np.zeros(len(owner)) if size is None else size)
 
-    def quality(said: Floats) -> Floats:
-        pairs = list(zip(targets + terms, said + terms, strict=True))
-        each = [[kendall(truth[owner == o], row[owner == o]) for o in np.unique(owner)] for truth, row in pairs]
-        return np.asarray(np.nan_to_num(each).mean(axis=1), np.float64)
-
-    def weights(taus: Floats) -> Floats:
-        parts = np.exp((taus - taus.max()) / temperature)
-        return np.asarray(parts / parts.sum(), np.float64)
-
     centres = outputs.mean(axis=1)
     deviations = outputs - centres[:, None]
     power, common = (deviations**2).sum(axis=1), (deviations * targets).sum(axis=1)
     slopes = np.where(power > 1e-12, common / np.maximum(power, 1e-12), 1.0).clip(0.1, 1.5)
-    taus = quality(outputs)
-    near = weights(taus)
-    far = near if apart is None else weights(quality(apart))
-    return [HeadBlend(*map(float, parts)) for parts in zip(near, far, centres, slopes, taus, taken, strict=True)]
+    said = zip(targets + terms, outputs + terms, strict=True)
+    each = [[kendall(truth[owner == o], row[owner == o]) for o in np.unique(owner)] for truth, row in said]
+    taus = np.nan_to_num(each).mean(axis=1)
+    near = np.exp((taus - taus.max()) / temperature)
+    near /= near.sum()
+    away = near if far is None else far / far.sum()
+    return [HeadBlend(*map(float, parts)) for parts in zip(near, away, centres, slopes, taus, taken, strict=True)]
 
 
 def weights_of(blends: Sequence[HeadBlend], away: Floats) -> Floats:
