@@ -60,7 +60,7 @@ Network: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | torch.n
 Networks: TypeAlias = "Network | Iterable[Network] | Benchmark"
 OnError = Literal["raise", "skip"]
 
-PRIOR_LABELS = 12
+PRIOR_LABELS = 9
 """How many labels the zero-shot score is worth when a predictor is fine-tuned."""
 NEAR = 10
 """From how many labels on a fine-tuned predictor measures distances from its own training networks."""
@@ -110,7 +110,7 @@ class Prior:
         predictor: The zero-shot predictor.
         centre: Its median score on the few networks.
         scale: Standard deviation of its scores on them.
-        labels: Number of labels fine-tuned on; the blend is (labels · own + 12 · prior) / (labels + 12).
+        labels: Number of labels fine-tuned on; the blend is (labels · own + 9 · prior) / (labels + 9).
         task: The task it scores for, "" if it knows none.
     """
 
@@ -307,13 +307,13 @@ class Predictor:
     ) -> Predictor:
         """A new predictor for one benchmark, from this one and a few labels; this one is left as it is.
 
-        The heads see this predictor's score as one more feature, and their blend is drawn to it as if it were worth 12
+        The heads see this predictor's score as one more feature, and their blend is drawn to it as if it were worth 9
         labels. One label is enough; with so few, the ranking stays that of this predictor.
 
         Args:
             few: Networks with labels, 1 to some 10,000.
-            heads: Heads to fit, with this predictor's options; default: a Gaussian process on each encoder and boosted
-                trees on the first, from 200 labels on also an MLP on the first, with their own options.
+            heads: Heads to fit, with this predictor's options; default, with their own options: a Gaussian process on
+                each encoder; on the first one boosted trees, below 30 labels randomised trees, from 200 on an MLP.
             encoders: Encoders used beside this predictor's own.
             progress: Show progress while encoding.
 
@@ -334,7 +334,7 @@ class Predictor:
         if heads is None:
             first = self.encoders[0]
             heads = (*(f"gp@{name}" for name in every), f"gbdt@{first}")
-            heads = (*heads, f"mlp@{first}") if len(few) >= 200 else heads
+            heads += (f"extra_trees@{first}",) * (len(few) < 30) + (f"mlp@{first}",) * (len(few) >= 200)
         tuned = self._like(every, heads, options)
         tuned._fitted = tuned._learn(
             [few], Prior(prior, centre, scale if scale > 1e-9 else 1.0, len(few), task), progress
@@ -1046,7 +1046,7 @@ def _names(names: Sequence[str], what: str) -> tuple[str, ...]:
 
 
 def _drawn_to(scores: Floats, prior_scores: Floats | None, prior: Prior | None) -> Floats:
-    """Scores (..., n) blended with the prior's (n,), which counts as 12 labels."""
+    """Scores (..., n) blended with the prior's (n,), which counts as 9 labels."""
     if prior is None or prior_scores is None:
         return scores
     scaled = (prior_scores - prior.centre) / prior.scale
