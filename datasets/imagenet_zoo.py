@@ -160,3 +160,23 @@ def _quality(entry: Entry) -> tuple[float, str]:
 @cache
 def _graphs() -> GraphStore:
     return GraphStore.load_compressed(GRAPHS_PATH)
+
+
+def join_families(members: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Family → name of the joined family; families that have a graph in common are one, named by the first in order.
+
+    Args:
+        members: Graph and family of every network.
+    """
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    first: dict[str, str] = {}
+    for graph, family in members:
+        low, high = sorted((root(first.setdefault(graph, family)), root(family)))
+        parent[high] = low
+    return {family: root(family) for family in list(parent)}

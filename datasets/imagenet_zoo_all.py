@@ -14,7 +14,7 @@ import numpy as np
 from . import imagenet_zoo, imagenet_zoo_timm
 from .benchmark import Benchmark
 from .graph_store import GraphStore
-from .imagenet_zoo_timm import TASKS, join_families
+from .imagenet_zoo_timm import TASKS
 
 __all__ = ["NAME", "TASKS", "load"]
 
@@ -41,7 +41,7 @@ def load(paths: Mapping[str, Path]) -> Benchmark:
             part.accuracy.tolist(), part.names, part.hashes, part.groups, part.graphs, strict=True
         )
     ]
-    joined = join_families([(key, family) for _, _, key, family, _ in rows])
+    joined = imagenet_zoo.join_families([(key, family) for _, _, key, family, _ in rows])
     first: dict[str, tuple[float, str, str, str, object]] = {}
     for row in sorted(rows, key=lambda row: row[:2]):
         first.setdefault(row[2], row)

@@ -187,7 +187,7 @@ def family_of(name: str) -> str:
 
 def unite_families(rows: Sequence[Entry]) -> list[Entry]:
     """Merges families that have a graph in common; the first name in alphabetical order stays."""
-    joined = imagenet_zoo_timm.join_families([(entry.graph, entry.family) for entry in rows])
+    joined = imagenet_zoo.join_families([(entry.graph, entry.family) for entry in rows])
     return [replace(entry, family=joined[entry.family]) for entry in rows]
 
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..encoders.errors import DataError
 from .benchmark import Benchmark
 from .extracts import read_extract
 from .graph_store import GraphStore
-from .imagenet_zoo import TASK
+from .imagenet_zoo import TASK, join_families
 from .raw_files import number
 from .xz_table import read_xz_table, write_xz_table
 
@@ -151,26 +151,6 @@ def load(paths: Mapping[str, Path]) -> Benchmark:
         licence="Apache-2.0",
         skipped=tuple(sorted(skipped)),
     )
-
-
-def join_families(members: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Family → name of the joined family; families that have a graph in common are one, named by the first in order.
-
-    Args:
-        members: Graph and family of every network.
-    """
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
-
-    first: dict[str, str] = {}
-    for graph, family in members:
-        low, high = sorted((root(first.setdefault(graph, family)), root(family)))
-        parent[high] = low
-    return {family: root(family) for family in list(parent)}
 
 
 @cache

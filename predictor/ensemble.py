@@ -301,6 +301,17 @@ def weights_of(blends: Sequence[HeadBlend], away: Floats) -> Floats:
     return np.asarray(near[:, None] + (far - near)[:, None] * away, np.float64)
 
 
+def weighted_mean(outputs: Floats, weights: Floats) -> Floats:
+    """Weighted mean (n,) over the members of outputs (m, n) with weights (m, n)."""
+    return np.asarray((weights * outputs).sum(axis=0), np.float64)
+
+
+def weighted_deviation(outputs: Floats, weights: Floats) -> Floats:
+    """Weighted standard deviation (n,) over the members of outputs (m, n) with weights (m, n)."""
+    squares = (outputs - weighted_mean(outputs, weights)) ** 2
+    return np.asarray(np.sqrt(weighted_mean(squares, weights)), np.float64)
+
+
 def scaled(outputs: Floats, blends: Sequence[HeadBlend], size: Floats) -> Floats:
     """Scores (h, n) of the heads from their outputs (h, n) and the networks' sizes (n,)."""
     return np.stack([b.slope * (row - b.centre) + b.share * size for row, b in zip(outputs, blends, strict=True)])
@@ -308,7 +319,7 @@ def scaled(outputs: Floats, blends: Sequence[HeadBlend], size: Floats) -> Floats
 
 def combine(outputs: Floats, blends: Sequence[HeadBlend], size: Floats, away: Floats) -> Floats:
     """Blend head outputs (h, n) into scores (n,); `size` (n,) as for `scaled`, `away` (n,) as for `weights_of`."""
-    return np.asarray((weights_of(blends, away) * scaled(outputs, blends, size)).sum(axis=0), np.float64)
+    return weighted_mean(scaled(outputs, blends, size), weights_of(blends, away))
 
 
 def assign_folds(keys: Sequence[Sequence[str]], n_folds: int, seed: int) -> Integers:

@@ -22,7 +22,7 @@ from ..encoders.model_names import is_name
 from ..encoders.reading import Shapes, is_module, read
 from ..encoders.registry import Encoder, core_of, encode_table, get_encoder
 from . import checkpoint
-from .calibration import FEW, Margins, RankMap, RankScale, best_share, cross_mapped, error_range
+from .calibration import error_range
 from .card import model_card
 from .distance import Place, Reference, beyond_edge, farness, fold_places
 from .ensemble import (
@@ -40,6 +40,8 @@ from .ensemble import (
     out_of_fold,
     scaled,
     views_of,
+    weighted_deviation,
+    weighted_mean,
     weights_of,
 )
 from .heads import HeadState, make_head
@@ -47,6 +49,7 @@ from .metrics import kendall
 from .score import Ranked, Score
 from .seeding import integer_seed
 from .size_prior import FAR_CORE_SHARE, FAR_SHARE, FOREST_SHARE, NEAR_SHARE, SizePrior, fit_size_prior, within_spaces
+from .tasks import TaskModel, TaskRows, fit_task
 from .transforms import normal_ranks, space_weights
 
 if TYPE_CHECKING:
@@ -76,30 +79,6 @@ FAR_HEADS = (f"extra_trees@{CORE}",)
 """Heads far from the training set of a predictor for one or two spaces."""
 SHIPPED = Path(__file__).parent / "shipped"
 """Folder of the predictor that comes with the package."""
-
-
-@dataclass(frozen=True)
-class TaskModel:
-    """What turns rank scores into accuracies on one task.
-
-    Attributes:
-        task: The task.
-        owners: Numbers, in the order of fitting, of the benchmarks that have this task.
-        maps: Rank score → accuracy for each of them.
-        margins: Interval for each of them.
-        direct: Heads that predict the accuracy itself; None with few labels.
-        share: Share of the direct estimate, 0 to 1; the rest is the mapped one.
-        scale: Accuracy → rank score of networks near the benchmark, if there is one only and the predictor was fitted
-            on others too: what its own labels teach ranks such networks better than what all benchmarks say together.
-    """
-
-    task: str
-    owners: tuple[int, ...]
-    maps: tuple[RankMap, ...]
-    margins: tuple[Margins, ...]
-    direct: Ensemble | None
-    share: float
-    scale: RankScale | None = None
 
 
 @dataclass(frozen=True)
@@ -389,7 +368,7 @@ class Predictor:
         distance, outside = fold_places(self._placed(plain), folds, owner, seed=self.seed)
         away = beyond_edge(outside) if several else np.zeros(len(outside))
         unseen = _drawn_to(combine(near, blends, term, away), prior_scores, prior)
-        rows = _Rows(
+        rows = TaskRows(
             table=table,
             accuracy=accuracy,
             weights=weights,
@@ -410,14 +389,22 @@ class Predictor:
             blends += [HeadBlend(0.0, 1 / len(far_views), 0.0, 1.0, nan, share) for share in far_shares]
         names = [benchmark.task if benchmark.unit == "percent" else "" for benchmark in benchmarks]
         known = [task for task in dict.fromkeys(names) if task]
-        tasks = tuple(self._learn_task(task, names, rows, monotone, prior) for task in known)
-        if len(benchmarks) > 1:
-            tasks = tuple(
-                replace(model, scale=RankScale.fit(accuracy[owner == model.owners[0]]))
-                if model.direct and len(model.owners) == 1
-                else model
-                for model in tasks
+        known_before = () if prior is None else prior.predictor.fitted.tasks
+        tasks = tuple(
+            fit_task(
+                task,
+                tuple(i for i, name in enumerate(names) if name == task),
+                rows,
+                self._views,
+                n_seeds=self.n_seeds,
+                seed=integer_seed(self.seed, "task", task),
+                monotone=monotone,
+                options=self.options,
+                before=next((model for model in known_before if model.task == task), None),
+                scaled=len(benchmarks) > 1,
             )
+            for task in known
+        )
 
         report: dict[str, Any] = {
             "size_share": float(shares.max()),
@@ -457,72 +444,6 @@ class Predictor:
             size_prior=size_prior,
             rank_errors=rank_errors,
         )
-
-    def _learn_task(
-        self, task: str, names: Sequence[str], rows: _Rows, monotone: Sequence[int] | None, prior: Prior | None
-    ) -> TaskModel:
-        owners = tuple(i for i, name in enumerate(names) if name == task)
-        before = None
-        if prior is not None:
-            before = next((model for model in prior.predictor.fitted.tasks if model.task == task), None)
-        mine = np.isin(rows.owner, owners)
-        seed = integer_seed(self.seed, "task", task)
-        maps = []
-        estimate, members = np.zeros(len(mine)), np.zeros(rows.members.shape)
-        for i in owners:
-            at = rows.owner == i
-            score, accuracy = rows.score[at], rows.accuracy[at]
-            each = RankMap.fit(score, accuracy, before=None if before is None else before.maps[0])
-            few = len(score) < FEW
-            estimate[at] = each(score) if few else cross_mapped(score, accuracy, rows.groups[at].tolist(), seed=seed)
-            members[:, at] = each(rows.members[:, at])
-            maps.append(each)
-        direct, share = None, 0.0
-        if mine.sum() >= FEW:
-            labels, table, weights = rows.accuracy[mine], rows.table[mine], rows.weights[mine]
-            outputs = out_of_fold(
-                self._views,
-                table,
-                labels,
-                weights,
-                rows.folds[mine],
-                seed=seed,
-                monotone=monotone,
-                options=self.options,
-            )
-            precision = 1 / np.maximum(((outputs - labels) ** 2).mean(1), 1e-9)
-            parts = precision / precision.sum()
-            told = np.clip(parts @ outputs, 0, 100)
-            share = best_share(estimate[mine], told, labels)
-            estimate[mine] += share * (told - estimate[mine])
-            members[:, mine] += share * (np.clip(outputs, 0, 100) - members[:, mine])
-            if share > 0:
-                fitted = fit_members(
-                    self._views,
-                    table,
-                    labels,
-                    weights,
-                    n_seeds=self.n_seeds,
-                    seed=seed,
-                    monotone=monotone,
-                    options=self.options,
-                )
-                direct = Ensemble(
-                    self._views, fitted, tuple(HeadBlend(float(p), float(p), 0.0, 1.0, nan) for p in parts)
-                )
-        spread = _deviation(members, rows.parts)
-        margins = tuple(
-            Margins.fit(
-                estimate[at],
-                rows.accuracy[at],
-                groups=rows.groups[at].tolist(),
-                distance_edge=max(1.0, float(np.quantile(rows.distance[at], 0.9))),
-                spread_edge=float(np.quantile(spread[at], 0.9)),
-                before=None if before is None else before.margins[0],
-            )
-            for at in (rows.owner == i for i in owners)
-        )
-        return TaskModel(task, owners, tuple(maps), margins, direct, share)
 
     # -- scoring ---------------------------------------------------------------------------------------------------
 
@@ -734,17 +655,7 @@ class Predictor:
         }
         calibration: dict[str, Any] = {
             "blends": {kind: [asdict(blend) for blend in ensemble.blends] for kind, ensemble in ensembles.items()},
-            "tasks": [
-                {
-                    "task": model.task,
-                    "owners": model.owners,
-                    "maps": [each.to_dict() for each in model.maps],
-                    "margins": [each.to_dict() for each in model.margins],
-                    "share": model.share,
-                    "scale": None if model.scale is None else model.scale.to_dict(),
-                }
-                for model in fitted.tasks
-            ],
+            "tasks": [model.to_dict() for model in fitted.tasks],
         }
         if fitted.prior is not None:
             prior = fitted.prior
@@ -806,16 +717,7 @@ class Predictor:
                     views += views_of(config["far_views"], predictor._columns())
                 ensembles[kind] = Ensemble.restore(views, states, blends)
             tasks = [
-                TaskModel(
-                    task=part["task"],
-                    owners=tuple(part["owners"]),
-                    maps=tuple(RankMap.from_dict(each) for each in part["maps"]),
-                    margins=tuple(Margins.from_dict(each) for each in part["margins"]),
-                    direct=ensembles.get(f"direct_{i}"),
-                    share=float(part["share"]),
-                    scale=RankScale.from_dict(part["scale"]) if part["scale"] else None,
-                )
-                for i, part in enumerate(calibration["tasks"])
+                TaskModel.from_dict(part, ensembles.get(f"direct_{i}")) for i, part in enumerate(calibration["tasks"])
             ]
             prior = None
             if "prior" in calibration:
@@ -936,10 +838,10 @@ class Predictor:
 
         sizes = plain[:, self._pool_positions()]
         outputs = scores(None if fitted.size_prior is None else fitted.size_prior(sizes))
-        score, spread = _mean(outputs, parts), _deviation(outputs, parts)
+        score, spread = weighted_mean(outputs, parts), weighted_deviation(outputs, parts)
         ranking = score
         if pool and fitted.size_prior is not None:
-            ranking = _mean(scores(fitted.size_prior.in_pool(sizes)), parts)
+            ranking = weighted_mean(scores(fitted.size_prior.in_pool(sizes)), parts)
         distance = place.distance()
         model = next((model for model in fitted.tasks if model.task == task), None)
         if model is None:
@@ -947,55 +849,15 @@ class Predictor:
                 Score("", float(r), None, None, None, float(s), (), 0.0, float(d), "", pool)
                 for r, s, d in zip(ranking, spread, distance, strict=True)
             ]
-        belongs = place.membership(model.owners).T
-        mapped = np.stack([each(score) for each in model.maps])
-        estimate = (belongs * mapped).sum(0)
-        between = (1 - model.share) ** 2 * (belongs * (mapped - estimate) ** 2).sum(0)
-        members = np.einsum("bn,bmn->mn", belongs, np.stack([each(outputs) for each in model.maps]))
-        if model.direct is not None:
-            direct = model.direct.member_outputs(table)
-            told = np.clip(direct.scores(None), 0, 100)
-            mean = _mean(told, direct.weights)
-            told = np.concatenate([told, np.tile(mean, (len(members) - len(told), 1))])  # far heads estimate nothing
-            estimate = estimate + model.share * (mean - estimate)
-            members = members + model.share * (told - members)
-        spread = _deviation(members, parts)
-        sides = np.stack([margins(estimate, distance, spread) for margins in model.margins])
-        below, above = np.sqrt((belongs[:, None] * sides**2).sum(0) + 1.645**2 * between)
-        low, high = estimate - below, estimate + above
-        from_task = place.distance(model.owners)
-        if fitted.rank_errors is not None:
-            widened = beyond_edge(from_task)
-            least, most = (
-                (belongs * np.stack([each(score + widened * error) for each in model.maps])).sum(0)
-                for error in fitted.rank_errors
-            )
-            low = np.where(widened > 0, np.minimum(low, least), low)
-            high = np.where(widened > 0, np.maximum(high, most), high)
-        low, high = np.clip(low, 0, 100), np.clip(high, 0, 100)
+        told = model.estimate(table, outputs, parts, place, fitted.rank_errors)
         if named and model.scale is not None:
-            ranking = ranking + (1 - farness(from_task)) * (model.scale(estimate) - ranking)
-        columns = (part.tolist() for part in (ranking, estimate, low, high, spread, distance))
+            away = farness(place.distance(model.owners))
+            ranking = ranking + (1 - away) * (model.scale(told.accuracy) - ranking)
+        columns = (part.tolist() for part in (ranking, told.accuracy, told.low, told.high, told.spread, distance))
         return [
             Score("", rank, percent, least, most, deviation, (), 0.0, far, task, pool)
             for rank, percent, least, most, deviation, far in zip(*columns, strict=True)
         ]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Training rows of all benchmarks, n of them, with what is known about each out of fold; h heads."""
-
-    table: Floats
-    accuracy: Floats
-    weights: Floats
-    owner: NDArray[np.int32]
-    folds: NDArray[np.int32]
-    groups: NDArray[np.intp]
-    distance: Floats
-    score: Floats
-    members: Floats  # (h, n)
-    parts: Floats  # (h, n), weights of the heads
 
 
 @dataclass(frozen=True)
@@ -1051,16 +913,6 @@ def _drawn_to(scores: Floats, prior_scores: Floats | None, prior: Prior | None) 
         return scores
     scaled = (prior_scores - prior.centre) / prior.scale
     return (prior.labels * scores + PRIOR_LABELS * scaled) / (prior.labels + PRIOR_LABELS)
-
-
-def _mean(outputs: Floats, weights: Floats) -> Floats:
-    """Weighted mean (n,) over the members of outputs (m, n) with weights (m, n)."""
-    return np.asarray((weights * outputs).sum(axis=0), np.float64)
-
-
-def _deviation(outputs: Floats, weights: Floats) -> Floats:
-    """Weighted standard deviation (n,) over the members of outputs (m, n) with weights (m, n)."""
-    return np.asarray(np.sqrt(_mean((outputs - _mean(outputs, weights)) ** 2, weights)), np.float64)
 
 
 def _spaces(data: Iterable[Mapping[str, Any]]) -> int:
