@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import FEW, Margins, RankMap, RankScale, best_share, cross_mapped
+from .calibration import FEW, Margins, RankMap, RankScale, best_share, cross_mapped, widen_levels
 from .distance import Place, beyond_edge
 from .ensemble import (
     Ensemble,
@@ -110,7 +110,8 @@ class TaskModel:
             parts: (m, n) their weights.
             place: Where the networks lie.
             rank_errors: How far off rank scores may be in other spaces; networks beyond the edge of the task's
-                benchmarks have intervals at least as wide as that makes them.
+                benchmarks have intervals at least as wide as that makes them, and wider since labels of other
+                benchmarks have another level. None: neither.
         """
         score = weighted_mean(outputs, parts)
         belongs = place.membership(self.owners).T
@@ -137,6 +138,7 @@ class TaskModel:
             )
             low = np.where(widened > 0, np.minimum(low, least), low)
             high = np.where(widened > 0, np.maximum(high, most), high)
+            low, high = widen_levels(accuracy, low, high, widened)
         return Estimates(accuracy, np.clip(low, 0, 100), np.clip(high, 0, 100), spread)
 
     def to_dict(self) -> dict[str, Any]:

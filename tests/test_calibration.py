@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from archgauge.predictor.calibration import Margins, RankMap, RankScale, best_share, cross_mapped, error_range
+from archgauge.predictor.calibration import (
+    LEVEL_SPREAD,
+    Margins,
+    RankMap,
+    RankScale,
+    best_share,
+    cross_mapped,
+    error_range,
+    widen_levels,
+)
 from archgauge.predictor.checkpoint import as_json
 from archgauge.predictor.distance import FAR, NEAR, Reference, beyond_edge, farness, fold_places, sample_rows
 from archgauge.predictor.ensemble import assign_folds, blend_heads, combine
@@ -284,3 +293,17 @@ def test_parts_of_a_seed_are_independent_and_repeatable():
     assert integer_seed(0, "mlp", 1) == integer_seed(0, "mlp", 1)
     assert len({integer_seed(s, name, i) for s in (0, 1) for name in ("mlp", "gbdt") for i in (0, 1)}) == 8
     assert generator(5, "x").random() == generator(5, "x").random()
+
+
+def test_levels_widen_intervals_outside_only():
+    accuracy, low, high = np.array([93.0, 93.0, 100.0, 0.0]), np.array([91.0, 91.0, 99.0, 0.0]), np.full(4, 100.0)
+    high[:2] = 94.0
+    same = widen_levels(accuracy, low, high, np.zeros(4))
+    np.testing.assert_array_equal(same, (low, high))
+    bottom, top = widen_levels(accuracy, low, high, np.array([1.0, 0.5, 1.0, 1.0]))
+    assert (bottom <= low).all()
+    assert (top >= high).all()
+    assert bottom[0] < bottom[1] < 91
+    assert 94 < top[1] < top[0] < 100
+    alone = widen_levels(accuracy[:1], accuracy[:1], accuracy[:1], np.ones(1))
+    np.testing.assert_allclose(np.log((100 - np.array(alone)) / 7), 1.645 * LEVEL_SPREAD * np.array([[1], [-1]]))
