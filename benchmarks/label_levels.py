@@ -2,8 +2,8 @@
 
     python benchmarks/label_levels.py
 
-Needs the benchmark files (ARCHGAUGE_DATA). Prints the median error of every benchmark and, pooled over the tasks, the
-standard deviation of its logarithm between benchmarks, and of the difference of two.
+Needs the benchmark files (ARCHGAUGE_DATA). Prints the median accuracy of every benchmark and, pooled over tasks, the
+standard deviation of its logit between benchmarks.
 """
 
 import numpy as np
@@ -32,13 +32,12 @@ def main() -> None:
     for task, specs in TASKS.items():
         levels = []
         for bench in load_spaces(Run(), specs):
-            error = 100 - float(np.median(bench.accuracy))
-            levels.append(np.log(error))
-            print(f"{task:12}{bench.name:32}{len(bench):8,} networks, median error {error:5.1f} %")
+            median = float(np.median(bench.accuracy))
+            levels.append(np.log(median / (100 - median)))
+            print(f"{task:12}{bench.name:32}{len(bench):8,} networks, median accuracy {median:5.1f} %")
         deviations += float(np.var(levels)) * len(levels)
         freedom += len(levels) - 1
-    spread = np.sqrt(deviations / freedom)
-    print(f"standard deviation of the logarithm {spread:.2f}, of the difference of two {spread * np.sqrt(2):.2f}")
+    print(f"standard deviation of the logit between benchmarks of a task {np.sqrt(deviations / freedom):.2f}")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ FEW = 20
 """With fewer labels than this a straight line and Student's t take the place of isotonic regression and conformal
 quantiles, and there is no direct regression."""
 
-LEVEL_SPREAD = 0.65
-"""Standard deviation of the logarithm of the ratio of two benchmarks' median errors on one task.
+LEVEL_SPREAD = 0.52
+"""Standard deviation between benchmarks of a task of the logit of their median accuracy.
 
 Of nine benchmarks of CIFAR-10 and three of ImageNet-1k (`benchmarks/label_levels.py`): networks and budgets of training
 differ. It widens intervals outside a task's benchmark and nothing else.
@@ -248,7 +248,7 @@ def error_range(errors: Floats, owner: NDArray[np.int32]) -> tuple[float, float]
 def widen_levels(accuracy: Floats, low: Floats, high: Floats, away: Floats) -> tuple[Floats, Floats]:
     """The ends of 90 % intervals (n,) if the label is not of the benchmark that taught the task.
 
-    The ends are deviations of the logarithm of the error, and to their squares that of the level is added.
+    The ends are deviations of the logit of the accuracy, and to their squares that of the level is added.
 
     Args:
         accuracy: (n,) estimates, percent.
@@ -256,15 +256,19 @@ def widen_levels(accuracy: Floats, low: Floats, high: Floats, away: Floats) -> t
         high: (n,) upper ends, percent.
         away: (n,) how far the networks are from that benchmark, 0 to 1; at 0 nothing changes.
     """
-    error = np.maximum(100 - accuracy, _LEAST_ERROR)
+    middle, bottom, top = (_logit(each) for each in (accuracy, low, high))
     level = 1.645 * LEVEL_SPREAD * away
-    below, above = (np.abs(np.log(np.maximum(100 - end, _LEAST_ERROR) / error)) for end in (low, high))
-    least, most = 100 - error * np.exp(np.hypot(below, level)), 100 - error * np.exp(-np.hypot(above, level))
-    return np.where(away > 0, np.minimum(low, least), low), np.where(away > 0, np.maximum(high, most), high)
+    least, most = middle - np.hypot(middle - bottom, level), middle + np.hypot(top - middle, level)
+    low, high = (
+        np.where(away > 0, outer(end, 100 / (1 + np.exp(-logit))), end)
+        for outer, end, logit in ((np.minimum, low, least), (np.maximum, high, most))
+    )
+    return low, high
 
 
-_LEAST_ERROR = 0.01
-"""Least error in percent of which a logarithm is taken."""
+def _logit(accuracy: Floats) -> Floats:
+    share = np.clip(accuracy / 100, 1e-4, 1 - 1e-4)
+    return np.asarray(np.log(share / (1 - share)), np.float64)
 
 
 def best_share(mapped: Floats, direct: Floats, accuracy: Floats) -> float:

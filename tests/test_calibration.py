@@ -306,4 +306,5 @@ def test_levels_widen_intervals_outside_only():
     assert bottom[0] < bottom[1] < 91
     assert 94 < top[1] < top[0] < 100
     alone = widen_levels(accuracy[:1], accuracy[:1], accuracy[:1], np.ones(1))
-    np.testing.assert_allclose(np.log((100 - np.array(alone)) / 7), 1.645 * LEVEL_SPREAD * np.array([[1], [-1]]))
+    odds = np.array(alone) / (100 - np.array(alone))
+    np.testing.assert_allclose(np.log(odds / (93 / 7)), 1.645 * LEVEL_SPREAD * np.array([[-1], [1]]))
