@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.9
 """Share of networks whose measured accuracy should lie inside the interval."""
+SIDE = 1.645
+"""Standard deviations to either end of a normal interval of that level."""
 FEW = 20
 """With fewer labels than this a straight line and Student's t take the place of isotonic regression and conformal
 quantiles, and there is no direct regression."""
@@ -169,7 +171,7 @@ class Margins(_Stored):
             spread: (n,) standard deviations over the members, points.
         """
         typical = np.interp(estimate, self.estimates, self.error) * np.maximum(1.0, distance / self.distance_edge)
-        extra = 1.645 * np.maximum(0.0, spread - self.spread_edge)
+        extra = SIDE * np.maximum(0.0, spread - self.spread_edge)
         below, above = (np.sqrt((typical * side) ** 2 + extra**2) for side in (-self.low, self.high))
         return np.asarray(below, np.float64), np.asarray(above, np.float64)
 
@@ -257,7 +259,7 @@ def widen_levels(accuracy: Floats, low: Floats, high: Floats, away: Floats) -> t
         away: (n,) how far the networks are from that benchmark, 0 to 1; at 0 nothing changes.
     """
     middle, bottom, top = (_logit(each) for each in (accuracy, low, high))
-    level = 1.645 * LEVEL_SPREAD * away
+    level = SIDE * LEVEL_SPREAD * away
     least, most = middle - np.hypot(middle - bottom, level), middle + np.hypot(top - middle, level)
     low, high = (
         np.where(away > 0, outer(end, 100 / (1 + np.exp(-logit))), end)

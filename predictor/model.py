@@ -367,7 +367,8 @@ class Predictor:
         members = fit(self._views, table, targets, weights, seed=self.seed)
         distance, outside = fold_places(self._placed(plain), folds, owner, seed=self.seed)
         away = beyond_edge(outside) if several else np.zeros(len(outside))
-        unseen = _drawn_to(combine(near, blends, term, away), prior_scores, prior)
+        said, parts = scaled(near, blends, term), weights_of(blends, away)
+        unseen = _drawn_to(weighted_mean(said, parts), prior_scores, prior)
         rows = TaskRows(
             table=table,
             accuracy=accuracy,
@@ -377,8 +378,8 @@ class Predictor:
             groups=components(keys),
             distance=distance,
             score=unseen,
-            members=_drawn_to(scaled(near, blends, term), prior_scores, prior),
-            parts=weights_of(blends, away),
+            members=_drawn_to(said, prior_scores, prior),
+            parts=parts,
         )
         far_views = () if several or size_prior is None else self._far_views()
         if far_views:

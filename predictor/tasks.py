@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import FEW, Margins, RankMap, RankScale, best_share, cross_mapped, widen_levels
+from .calibration import FEW, SIDE, Margins, RankMap, RankScale, best_share, cross_mapped, widen_levels
 from .distance import Place, beyond_edge
 from .ensemble import (
     Ensemble,
@@ -128,7 +128,7 @@ class TaskModel:
             members = members + self.share * (told - members)
         spread = weighted_deviation(members, parts)
         sides = np.stack([margins(accuracy, place.distance(), spread) for margins in self.margins])
-        below, above = np.sqrt((belongs[:, None] * sides**2).sum(0) + 1.645**2 * between)
+        below, above = np.sqrt((belongs[:, None] * sides**2).sum(0) + SIDE**2 * between)
         low, high = accuracy - below, accuracy + above
         if rank_errors is not None:
             widened = beyond_edge(place.distance(self.owners))
