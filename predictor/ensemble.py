@@ -258,8 +258,8 @@ def blend_heads(
     outputs: Floats,
     labels: Floats,
     owner: Integers,
-    far: Floats | None = None,
     *,
+    alike_far: bool = False,
     shares: Floats | None = None,
     size: Floats | None = None,
     temperature: float = 0.1,
@@ -270,7 +270,7 @@ def blend_heads(
         outputs: (h, n) out-of-fold outputs.
         labels: (n,) labels, or (h, n) where those of the heads differ.
         owner: (n,) benchmark of each row; correlations are taken inside each benchmark.
-        far: (h,) weights far from the training set; None: the same as near it.
+        alike_far: Let all heads count alike far from the training set, instead of as near it.
         shares: (h,) shares of size that were taken off the labels; None: 0.
         size: (n,) the size that was taken off; heads are compared after their share of it is put back.
         temperature: Weights near the training set are proportional to exp(mean Kendall / temperature).
@@ -291,7 +291,7 @@ def blend_heads(
     taus = np.nan_to_num(each).mean(axis=1)
     near = np.exp((taus - taus.max()) / temperature)
     near /= near.sum()
-    away = near if far is None else far / far.sum()
+    away = np.full(len(near), 1 / len(near)) if alike_far else near
     return [HeadBlend(*map(float, parts)) for parts in zip(near, away, centres, slopes, taus, taken, strict=True)]
 
 

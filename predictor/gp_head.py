@@ -37,7 +37,7 @@ class GPHead(Head):
             table, labels, weights = table[rows], labels[rows], weights[rows]
         weights = np.maximum(weights, 1e-6)
         self.scaler_ = Scaler.fit(table)
-        self.points_ = self.scaler_(table)
+        self.points_ = self.scaler_(table).astype(np.float32).astype(np.float64)  # stored in half the space
         self.mean_ = float(np.average(labels, weights=weights))
         root = np.sqrt(weights)
         residual = root * (labels - self.mean_)
@@ -69,7 +69,8 @@ class GPHead(Head):
         return np.asarray(np.concatenate(parts) + self.mean_, np.float64)
 
     def _state(self) -> HeadState:
-        arrays: dict[str, NDArray[Any]] = {**self.scaler_.arrays(), "points": self.points_, "weights": self.weights_}
+        points = self.points_.astype(np.float32)
+        arrays: dict[str, NDArray[Any]] = {**self.scaler_.arrays(), "points": points, "weights": self.weights_}
         return HeadState({"mean": self.mean_, "length": self.length_}, arrays)
 
     def _restore(self, state: HeadState) -> None:

@@ -24,6 +24,7 @@ class MLPHead(NeuralHead):
         weight_decay: Decoupled weight decay.
         dropout: Share of hidden units dropped in training.
         noise: Standard deviation of the noise added to scaled features in training.
+        limit: Scaled features are clipped to ± limit; the smaller, the less is extrapolated.
         seed: Seed of the weights, the batches, the dropout and the noise.
     """
 
@@ -39,11 +40,12 @@ class MLPHead(NeuralHead):
         weight_decay: float = 0.3,
         dropout: float = 0.1,
         noise: float = 0.05,
+        limit: float = 4.0,
         seed: int = 0,
     ) -> None:
         self.width, self.layers, self.steps, self.batch = width, layers, steps, batch
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.dropout, self.noise, self.seed = dropout, noise, seed
+        self.dropout, self.noise, self.limit, self.seed = dropout, noise, limit, seed
 
     def _loss(self, output: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         return (weights * (output - labels) ** 2).mean()

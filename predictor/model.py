@@ -48,7 +48,7 @@ from .heads import HeadState, make_head
 from .metrics import kendall
 from .score import Ranked, Score
 from .seeding import integer_seed
-from .size_prior import FAR_CORE_SHARE, FAR_SHARE, FOREST_SHARE, NEAR_SHARE, SizePrior, fit_size_prior, within_spaces
+from .size_prior import FAR_CORE_SHARE, FAR_SHARE, HEAD_SHARES, NEAR_SHARE, SizePrior, fit_size_prior, within_spaces
 from .tasks import TaskModel, TaskRows, fit_task
 from .transforms import normal_ranks, space_weights
 
@@ -69,12 +69,6 @@ NEAR = 10
 """From how many labels on a fine-tuned predictor measures distances from its own training networks."""
 SEVERAL = 3
 """From how many training spaces on a predictor is one for several."""
-STEADY = {"extra_trees": 2.0}
-"""Weight of heads outside the spaces of a predictor for several; that of others is 1.
-
-Averages over randomised trees vary less there than boosted trees; how heads rank a few spaces left out of the training
-set does not tell. Of 1, 2 and 3; chosen while looking at the leave-one-space-out table.
-"""
 FAR_HEADS = (f"extra_trees@{CORE}",)
 """Heads far from the training set of a predictor for one or two spaces."""
 SHIPPED = Path(__file__).parent / "shipped"
@@ -138,8 +132,8 @@ class Predictor:
 
     Encoders turn a network into a row of features; heads, several seeds each, learn the normal quantile of the rank
     inside each training benchmark; a map per task turns the blended score into percent. Networks outside the training
-    spaces are scored with weights of their own: of heads that see less if these are one or two, else of all heads, of
-    which randomised trees count twice.
+    spaces are scored by heads that see less if these are one or two, else by all heads alike: how heads rank the
+    training spaces does not tell which of them carries on.
 
     Args:
         encoders: Names of encoders, see `archgauge.encoders.registry`.
@@ -152,8 +146,8 @@ class Predictor:
         seed: Seed of everything; the same seed gives the same predictor, byte for byte.
         monotone: Forbid trees to rate a network lower for being larger (the encoders say in which columns).
         size_share: What one standard deviation of size is worth in the score, see `size_prior`; default: with three or
-            more training spaces 0.6 for `extra_trees` and 0.3 for other heads, else 0. Far heads have 0.6, on core
-            columns 0.3, in any case.
+            more training spaces 0.6 for `extra_trees` and `gp`, and 0.3 for other heads, else 0. Far heads have
+            0.6, on core columns 0.3, in any case.
         cache: Folder that keeps encoded networks between runs, or None.
         options: Head name → options of its constructor, such as `{"gbdt": {"n_trees": 1000}}`.
 
@@ -361,8 +355,7 @@ class Predictor:
         if several:
             spaces = [(benchmarks[i].relatives,) for i in owner]
             apart = fold(assign_folds(spaces, 4, integer_seed(self.seed, "spaces")), seed=self.seed)
-        steady = np.array([STEADY.get(view.head, 1.0) for view in self._views]) if several else None
-        blends = blend_heads(near, targets, owner, steady, shares=shares, size=inside)
+        blends = blend_heads(near, targets, owner, alike_far=several, shares=shares, size=inside)
         fit = partial(fit_members, n_seeds=self.n_seeds, monotone=monotone, options=self.options)
         members = fit(self._views, table, targets, weights, seed=self.seed)
         distance, outside = fold_places(self._placed(plain), folds, owner, seed=self.seed)
@@ -787,7 +780,7 @@ class Predictor:
         """What one standard deviation of size is worth to each view, (h,), in a predictor for several spaces or not."""
         if self.size_share is not None or not several:
             return np.full(len(self._views), self.size_share or 0.0)
-        return np.array([FOREST_SHARE if view.head == "extra_trees" else NEAR_SHARE for view in self._views])
+        return np.array([HEAD_SHARES.get(view.head, NEAR_SHARE) for view in self._views])
 
     def _far_views(self) -> tuple[View, ...]:
         """The views of `far_heads`, or of their default."""

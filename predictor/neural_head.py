@@ -66,6 +66,7 @@ class NeuralHead(Head):
 
     Attributes:
         stream: Name of the head's random numbers.
+        limit: Scaled features are clipped to ± limit.
     """
 
     stream: ClassVar[str]
@@ -77,6 +78,7 @@ class NeuralHead(Head):
     weight_decay: float
     dropout: float
     noise: float
+    limit: float = 4.0
     seed: int
 
     def _cluster(self, table: Floats) -> None:
@@ -93,7 +95,7 @@ class NeuralHead(Head):
         """Bring outputs (n,) on the training rows to the scale of the labels, where the loss does not."""
 
     def _fit(self, table: Floats, labels: Floats, weights: Floats) -> None:
-        self.scaler_ = Scaler.fit(table)
+        self.scaler_ = Scaler.fit(table, limit=self.limit)
         self._cluster(table)
         self._train(table, labels, weights, None, self.steps, self.learning_rate)
 

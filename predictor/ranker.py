@@ -173,9 +173,13 @@ def _archgauge(seed: int) -> PredictorRanker:
 
 
 SHIPPED_OPTIONS: dict[str, Any] = {
-    "heads": ("extra_trees", "gbdt"),
-    "n_seeds": 2,
-    "options": {"extra_trees": {"columns": 0.2, "min_leaf": 10}, "gbdt": {"columns": 0.1, "min_leaf": 60}},
+    "heads": ("extra_trees", "gbdt", "gp", "mlp"),
+    "n_seeds": 4,
+    "options": {
+        "extra_trees": {"n_trees": 60, "columns": 0.2, "min_leaf": 10},
+        "gbdt": {"columns": 0.1, "min_leaf": 60},
+        "mlp": {"limit": 2.0},
+    },
 }
 """Options of the predictor that comes with the package."""
 

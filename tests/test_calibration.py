@@ -191,6 +191,9 @@ def test_the_better_head_weighs_more_and_a_useless_one_little():
     weights = [blend.weight for blend in blends]
     assert weights[0] > weights[1] > weights[2]
     assert sum(weights) == pytest.approx(1)
+    alike = [blend.far for blend in blend_heads(outputs, labels, np.zeros(300, np.int32), alike_far=True)]
+    assert [blend.far for blend in blends] == weights
+    assert alike == pytest.approx([1 / 3] * 3)
     nothing = np.zeros(300)
     assert np.corrcoef(combine(outputs, blends, nothing, nothing), labels)[0, 1] > 0.95
     sized = blend_heads(outputs, labels, np.zeros(300, np.int32), shares=np.full(3, 0.5))

@@ -59,6 +59,16 @@ def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
 
+def test_a_perceptron_goes_no_further_than_its_limit():
+    table, labels = data()
+    far, farther = table.copy(), table.copy()
+    far[:, 0], farther[:, 0] = table[:, 0].mean() + 3 * table[:, 0].std(), table[:, 0].mean() + 30 * table[:, 0].std()
+    near_sighted = make_head("mlp", options={"limit": 2.0, **QUICK["mlp"]}).fit(table, labels)
+    np.testing.assert_array_equal(near_sighted.predict(far), near_sighted.predict(farther))
+    usual = make_head("mlp", options=QUICK["mlp"]).fit(table, labels)
+    assert np.abs(usual.predict(far) - usual.predict(farther)).max() > 0.01
+
+
 def test_every_head_is_tested():
     assert set(QUICK) == set(HEADS)
 
