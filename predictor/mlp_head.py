@@ -40,7 +40,7 @@ class MLPHead(NeuralHead):
         weight_decay: float = 0.3,
         dropout: float = 0.1,
         noise: float = 0.05,
-        limit: float = 4.0,
+        limit: float = NeuralHead.limit,
         seed: int = 0,
     ) -> None:
         self.width, self.layers, self.steps, self.batch = width, layers, steps, batch

@@ -132,8 +132,7 @@ class Predictor:
 
     Encoders turn a network into a row of features; heads, several seeds each, learn the normal quantile of the rank
     inside each training benchmark; a map per task turns the blended score into percent. Networks outside the training
-    spaces are scored by heads that see less if these are one or two, else by all heads alike: how heads rank the
-    training spaces does not tell which of them carries on.
+    spaces are scored by heads that see less if these are one or two, else by all heads alike.
 
     Args:
         encoders: Names of encoders, see `archgauge.encoders.registry`.
