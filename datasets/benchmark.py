@@ -49,9 +49,12 @@ class Benchmark:
         unit: Unit of the labels. Any but "percent", such as "minus nats per word", teaches and measures ranks only.
         side: Further numbers of every network by name, each of shape (n,), NaN where there is none; what the name says,
             such as `edgegpu_latency_ms`. Nothing is learned from them.
+        epochs: Training epochs behind the labels; None if that is unknown, not the same for all networks, or if they
+            were not trained on their own (weights of a supernet).
 
     Raises:
-        DataError: Lengths differ, a label is not a number from 0 to 100, a name occurs twice, or there is no network.
+        DataError: Lengths differ, a label is not a number from 0 to 100, a name occurs twice, there is no network, or
+            `epochs` is no finite number above 0.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Benchmark:
     skipped: tuple[tuple[str, str], ...] = ()
     unit: str = "percent"
     side: Mapping[str, Floats] = field(default_factory=dict)
+    epochs: float | None = None
 
     def __post_init__(self) -> None:
         where = f"benchmark {self.name!r}, task {self.task!r}"
@@ -100,6 +104,8 @@ class Benchmark:
                     f"{where}: the side numbers {name!r} have shape {values.shape}, expected {accuracy.shape}"
                 )
             values.setflags(write=False)
+        if self.epochs is not None:
+            object.__setattr__(self, "epochs", _epochs(self.epochs, where))
         accuracy.setflags(write=False)
         object.__setattr__(self, "side", side)
         object.__setattr__(self, "graphs", graphs)
@@ -242,13 +248,14 @@ class Benchmark:
     def summary(self) -> dict[str, Any]:
         """Numbers that describe the benchmark, ready for JSON.
 
-        Keys: name, task, label, licence, n (networks), distinct (different graphs), groups, skipped, accuracy (minimum,
-        quartiles and maximum, percent), params and macs (medians, counts).
+        Keys: name, task, label, epochs, licence, n (networks), distinct (different graphs), groups, skipped, accuracy
+        (minimum, quartiles and maximum, percent), params and macs (medians, counts).
         """
         return {
             "name": self.name,
             "task": self.task,
             "label": self.label,
+            "epochs": self.epochs,
             "licence": self.licence,
             "n": len(self),
             "distinct": len(set(self.hashes)),
@@ -324,6 +331,7 @@ class Benchmark:
         task: str = "custom",
         input_shapes: Mapping[str, Sequence[int]] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
+        epochs: float | None = None,
     ) -> Benchmark:
         """Reads labels from a table, and the networks they belong to from ONNX files (weights are not needed).
 
@@ -337,12 +345,14 @@ class Benchmark:
             task: Data set the labels were measured on.
             input_shapes: Shapes for inputs that the files leave open, as for `read`.
             on_error: `raise`, or `skip` to leave out rows with a bad label or a bad file and list them in `skipped`.
+            epochs: Training epochs behind the labels, see `Benchmark`.
 
         Returns:
             The benchmark; its name is that of the file without its ending.
 
         Raises:
-            DataError: The table, a label or a network is missing or wrong; the message names the file and the line.
+            DataError: The table, a label or a network is missing or wrong; the message names the file and the line. Or
+                `epochs` is no finite number above 0.
             ConfigError: `unit` or `on_error` has a value that does not exist.
         """
         path, folder = Path(path), Path(onnx_dir)
@@ -413,6 +423,7 @@ class Benchmark:
             names=tuple(model for model, _, _ in kept),
             groups=tuple(family for _, _, family in kept),
             skipped=tuple(skipped),
+            epochs=epochs,
         )
 
     @classmethod
@@ -473,6 +484,16 @@ def leave_space_out(benchmarks: Iterable[Benchmark], target: str) -> tuple[list[
     if not train:
         raise DataError(f"without {target!r} and its relatives ({held.relatives!r}) there is nothing left to train on")
     return train, held
+
+
+def _epochs(value: object, where: str) -> float:
+    try:
+        epochs = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        epochs = math.nan
+    if not 0 < epochs < math.inf:
+        raise DataError(f"{where}: epochs is {value!r}, expected a finite number above 0, or None")
+    return epochs
 
 
 def _members(groups: Sequence[str]) -> list[Indices]:

@@ -61,6 +61,7 @@ class OfficialLabels:
         seconds: Shape (n,), seconds of training as published, mean over the trainings; nan where they are not stored.
         label: The label budget in words.
         skipped: (spec, reason) of networks without this label.
+        epochs: Epochs of the trainings; None if they were measured before their end.
     """
 
     benchmark: str
@@ -73,6 +74,7 @@ class OfficialLabels:
     seconds: NDArray[np.float64]
     label: str
     skipped: tuple[tuple[str, str], ...] = ()
+    epochs: float | None = None
 
     def __len__(self) -> int:
         return len(self.specs)
@@ -128,6 +130,7 @@ def load_official(
         labels.specs,
         labels.accuracy,
         label=labels.label,
+        epochs=labels.epochs,
         skipped=labels.skipped,
         cached_as=f"official/{labels.benchmark}",
         limit=limit,
@@ -189,6 +192,7 @@ def read_nas_bench_101(
             for key, (spec, params, values, times) in rows.items()
         ),
         f"{_SPLIT_WORDS[split]} after {'half of ' if halfway else ''}{epochs} epochs, own weights",
+        None if halfway else epochs,
         (),
         path,
     )
@@ -375,7 +379,7 @@ def _trainings(
             yield spec, values, params, [_seconds(run.get("train_times"), where) for run in runs]
 
     label = f"{_SPLIT_WORDS[split]} after {epochs} epochs, own weights, trained on {trained}, evaluated on {evaluated}"
-    return _labels(space, task, rows(), label, skipped, path)
+    return _labels(space, task, rows(), label, epochs, skipped, path)
 
 
 def _seconds(times: Any, where: str) -> float:
@@ -393,6 +397,7 @@ def _labels(
     task: str,
     rows: Iterator[tuple[str, list[float], float, list[float]]],
     label: str,
+    epochs: float | None,
     skipped: list[tuple[str, str]] | tuple[()],
     path: Path,
 ) -> OfficialLabels:
@@ -420,6 +425,7 @@ def _labels(
         seconds=seconds,
         label=f"{label}, mean of {int(runs.min())} to {int(runs.max())} trainings",
         skipped=tuple(skipped),
+        epochs=epochs,
     )
 
 

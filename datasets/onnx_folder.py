@@ -35,6 +35,7 @@ def from_onnx_folder(
     name: str | None = None,
     group: Callable[[str], str] | None = None,
     on_error: Literal["raise", "skip"] = "skip",
+    epochs: float | None = None,
 ) -> Benchmark:
     """Reads networks and their accuracies from a folder of ONNX files with labels inside, as ONNX-Bench has them.
 
@@ -50,12 +51,14 @@ def from_onnx_folder(
         group: Gives each name (path below the folder, without `.onnx`) its group (family). Default: the graph's hash.
         on_error: `skip` leaves out files without an accuracy and files that cannot be read, and lists them in
             `skipped`; `raise` stops at the first.
+        epochs: Training epochs behind the accuracies, see `Benchmark`.
 
     Returns:
         The benchmark, sorted by name.
 
     Raises:
-        DataError: There is no such folder, or no network is left; with `raise` any wrong file.
+        DataError: There is no such folder, no network is left, or `epochs` is no finite number above 0; with `raise`
+            any wrong file.
         ConfigError: `unit` or `on_error` has a value that does not exist.
     """
     folder = Path(folder)
@@ -102,6 +105,7 @@ def from_onnx_folder(
         groups=tuple(family for _, _, family in rows),
         label="accuracy in the metadata of the ONNX files",
         skipped=tuple(skipped),
+        epochs=epochs,
     )
 
 

@@ -42,6 +42,7 @@ def write(bench: Benchmark, path: str | os.PathLike[str]) -> None:
     arrow, parquet = _pyarrow()
     store = bench.graphs if isinstance(bench.graphs, GraphStore) else GraphStore.from_graphs(bench.graphs)
     about = {"format": FORMAT, **{name: getattr(bench, name) for name in _ABOUT}, "skipped": bench.skipped}
+    about["epochs"] = bench.epochs
     columns = {
         "name": list(bench.names),
         "accuracy": bench.accuracy,
@@ -87,6 +88,7 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     return {
         **fields,
         "skipped": skipped,
+        "epochs": about.get("epochs"),  # older tables have none
         "graphs": graphs,
         "accuracy": table["accuracy"].to_numpy(),
         "names": tuple(table["name"].to_pylist()),

@@ -65,6 +65,7 @@ class TaskRecord:
         noise: Standard deviation between trainings of one network, percentage points; None where nobody measured it.
         unit: Unit of the labels; any but "percent" teaches and measures ranks only.
         side: Further numbers of each network that `load_benchmark(..., side=True)` gives, their units in their names.
+        epochs: Training epochs behind the labels, as for `Benchmark`.
     """
 
     name: str
@@ -72,6 +73,7 @@ class TaskRecord:
     noise: float | None = None
     unit: str = "percent"
     side: tuple[str, ...] = ()
+    epochs: float | None = None
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,7 @@ def load_benchmark(
         specs,
         accuracy,
         label=about.label,
+        epochs=about.epochs,
         side=_aligned(specs, *space.read_side(paths, about.name)) if side else None,
         limit=limit,
         seed=seed,
@@ -253,6 +256,7 @@ def assemble(
     accuracy: NDArray[np.float64],
     *,
     label: str,
+    epochs: float | None = None,
     side: Mapping[str, NDArray[np.float64]] | None = None,
     skipped: tuple[tuple[str, str], ...] = (),
     cached_as: str = "",
@@ -270,6 +274,7 @@ def assemble(
         specs: n specs.
         accuracy: Shape (n,), in the task's unit.
         label: The label budget in words.
+        epochs: Training epochs behind the labels, see `Benchmark`.
         side: Further numbers by name, each of shape (n,); None: there are none.
         skipped: (name, reason) of the rows that were left out.
         cached_as: Name in the cache; default: the record's.
@@ -303,6 +308,7 @@ def assemble(
         skipped=skipped,
         unit=record.task(task).unit,
         side={name: values if chosen is None else values[chosen] for name, values in (side or {}).items()},
+        epochs=epochs,
     )
 
 
@@ -380,6 +386,7 @@ def _record(entry: dict[str, Any]) -> BenchmarkRecord:
             noise=task.get("noise", entry.get("noise")),
             unit=task.get("unit", entry.get("unit", "percent")),
             side=tuple(task.get("side", ())),
+            epochs=task.get("epochs", entry.get("epochs")),
         )
         for task in entry["tasks"]
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Self
 
 import numpy as np
@@ -26,12 +27,21 @@ FEW = 20
 """With fewer labels than this a straight line and Student's t take the place of isotonic regression and conformal
 quantiles, and there is no direct regression."""
 
-LEVEL_SPREAD = 0.52
-"""Standard deviation between benchmarks of a task of the logit of their median accuracy.
+LEVEL_SPREAD = 0.32
+"""Standard deviation between benchmarks of a task of the logit of their median accuracy, budgets allowed for.
 
-Of nine benchmarks of CIFAR-10 and three of ImageNet-1k (`benchmarks/label_levels.py`): networks and budgets of training
-differ. It widens intervals outside a task's benchmark and nothing else.
+Of eight benchmarks of CIFAR-10 and three of ImageNet-1k (`benchmarks/label_levels.py`). It widens intervals outside a
+task's benchmark and nothing else.
 """
+BUDGET_SCALE, BUDGET_POWER = 6.93, 0.73
+"""After e epochs labels lie 6.93 · e^-0.73 logits below those of a training without end.
+
+A power law of training (as in Domhan, Springenberg and Hutter 2015), fitted to the medians of 91 cells of NAS-Bench-101
+after 4, 12, 36 and 108 epochs (EC-NAS; `benchmarks/label_levels.py`).
+"""
+BUDGET_ERROR = 0.5
+"""Standard deviation of a step from one budget to another, in units of the step: the power law is that of one space and
+one recipe."""
 
 
 class _Stored:
@@ -258,14 +268,36 @@ def widen_levels(accuracy: Floats, low: Floats, high: Floats, away: Floats) -> t
         high: (n,) upper ends, percent.
         away: (n,) how far the networks are from that benchmark, 0 to 1; at 0 nothing changes.
     """
-    middle, bottom, top = (_logit(each) for each in (accuracy, low, high))
-    level = SIDE * LEVEL_SPREAD * away
-    least, most = middle - np.hypot(middle - bottom, level), middle + np.hypot(top - middle, level)
-    low, high = (
-        np.where(away > 0, outer(end, 100 / (1 + np.exp(-logit))), end)
-        for outer, end, logit in ((np.minimum, low, least), (np.maximum, high, most))
-    )
+    _, least, most = _at_level(accuracy, low, high, 0.0, SIDE * LEVEL_SPREAD * away)
+    low, high = np.minimum(low, least), np.maximum(high, most)
     return low, high
+
+
+def budget_step(epochs: float | None, wanted: float) -> float:
+    """By how many logits labels rise from `epochs` of training to `wanted`.
+
+    Unknown epochs (None) count as a training without end, and less than one epoch as one.
+    """
+    before, after = (inf if each is None else max(each, 1.0) for each in (epochs, wanted))
+    return float(BUDGET_SCALE * (before**-BUDGET_POWER - after**-BUDGET_POWER))
+
+
+def at_budget(accuracy: Floats, low: Floats, high: Floats, step: Floats) -> tuple[Floats, Floats, Floats]:
+    """Accuracies and the ends of their intervals (n,) in percent, at a budget that is so many logits (n,) better."""
+    return _at_level(accuracy, low, high, step, SIDE * BUDGET_ERROR * np.abs(step))
+
+
+def _at_level(
+    accuracy: Floats, low: Floats, high: Floats, step: Floats | float, spread: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """The same, moved by `step` and widened by `spread` (n,) logits; where both are 0 nothing changes."""
+    middle, bottom, top = (_logit(each) for each in (accuracy, low, high))
+    moved = middle + step
+    ends = (moved, moved - np.hypot(middle - bottom, spread), moved + np.hypot(top - middle, spread))
+    still = (np.asarray(step) == 0) & (spread == 0)
+    found = zip((accuracy, low, high), ends, strict=True)
+    accuracy, low, high = (np.where(still, old, 100 / (1 + np.exp(-logit))) for old, logit in found)
+    return accuracy, low, high
 
 
 def _logit(accuracy: Floats) -> Floats:

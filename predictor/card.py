@@ -34,8 +34,8 @@ def model_card(config: Mapping[str, Any], tasks: Sequence[str]) -> str:
         "Kendall's τ-b of scores for networks that a member had not seen: *in space* with the rest of their space",
         "seen, *out of space* without any of it.",
         "",
-        "| benchmark | task | networks | label | licence | in space | out of space |",
-        "|---|---|---|---|---|---|---|",
+        "| benchmark | task | networks | epochs | label | licence | in space | out of space |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for record in config["data"]:
         key = f"{record['name']}:{record['task']}"
@@ -43,6 +43,7 @@ def model_card(config: Mapping[str, Any], tasks: Sequence[str]) -> str:
             record["name"],
             record["task"],
             record["n"],
+            "-" if record["epochs"] is None else f"{record['epochs']:g}",
             record["label"] or "-",
             record["licence"] or "none stated",
         ]

@@ -50,6 +50,10 @@ Shapes = Annotated[
     list[str] | None,
     typer.Option("--input-shape", help="NAME:1,3,224,224 for an input with dynamic dimensions.", show_default=False),
 ]
+Epochs = Annotated[
+    float | None,
+    typer.Option(help="Training epochs after which the accuracy is wanted; default: as in the benchmarks of the task."),
+]
 Pool = Annotated[bool, typer.Option("--pool", help="Let ranks by size among the networks given enter the score.")]
 Root = Annotated[
     Path | None,
@@ -218,11 +222,12 @@ def score(
     predictor: PredictorFolder = None,
     input_shape: Shapes = None,
     pool: Pool = False,
+    epochs: Epochs = None,
     as_json: Json = False,
 ) -> None:
     """Scores networks, in the order given."""
     scores = _model(predictor).score(
-        _paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip", pool=pool
+        _paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip", pool=pool, epochs=epochs
     )
     _show_scores(scores, files, as_json)
 
@@ -235,11 +240,12 @@ def rank(
     predictor: PredictorFolder = None,
     input_shape: Shapes = None,
     pool: Pool = False,
+    epochs: Epochs = None,
     as_json: Json = False,
 ) -> None:
     """Ranks networks against each other, the best first."""
     ranked = _model(predictor).rank(
-        _paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip", pool=pool
+        _paths(files), task=task, input_shapes=_shapes(input_shape), on_error="skip", pool=pool, epochs=epochs
     )
     _show_scores([entry.score for entry in ranked], [files[entry.index] for entry in ranked], as_json)
 
@@ -299,6 +305,9 @@ def finetune(
     name: Annotated[str, typer.Option(help="Column with the file name of the network.")] = "name",
     unit: Annotated[Literal["percent", "fraction"], typer.Option(help="Unit of the accuracy.")] = "percent",
     task: Annotated[str, typer.Option(help="What to call the data set of the labels.")] = "custom",
+    epochs: Annotated[
+        float | None, typer.Option(help="Training epochs behind the labels, if all have the same.", show_default=False)
+    ] = None,
     test_share: Annotated[
         float, typer.Option(help="Share of the rows kept back to measure the tuned predictor on.", min=0, max=0.9)
     ] = 0.0,
@@ -310,7 +319,7 @@ def finetune(
     from ..datasets.benchmark import Benchmark
 
     mine = Benchmark.from_csv(
-        labels, onnx_dir=models, accuracy=accuracy, name=name, unit=unit, task=task, on_error="skip"
+        labels, onnx_dir=models, accuracy=accuracy, name=name, unit=unit, task=task, on_error="skip", epochs=epochs
     )
     _print_errors([f"{row}: {reason}" for row, reason in mine.skipped])
     kept = round(len(mine) * test_share)

@@ -156,8 +156,14 @@ class Ensemble:
     members: tuple[tuple[Head, ...], ...]
     blends: tuple[HeadBlend, ...]
 
-    def member_outputs(self, table: Floats, away: Floats | None = None) -> MemberOutputs:
-        """What every member says of feature rows (n, d); `away` (n,): how far away the rows are, 0 to 1; None: 0."""
+    def member_outputs(self, table: Floats, away: Floats | None = None, trust: Floats | None = None) -> MemberOutputs:
+        """What every member says of networks.
+
+        Args:
+            table: (n, d) features.
+            away: (n,) how far away the networks are, 0 to 1, for the weights; None: 0.
+            trust: (n,) what share of what was learnt counts; None: all.
+        """
         away = np.zeros(len(table)) if away is None else away
         blends = [blend for blend, members in zip(self.blends, self.members, strict=True) for _ in members]
         counts = np.array([len(members) for members in self.members for _ in members])
@@ -171,6 +177,8 @@ class Ensemble:
                 if len(rows):
                     learnt[row, rows] = blends[row].slope * (member.predict(seen) - blends[row].centre)
                 row += 1
+        if trust is not None:
+            learnt *= trust
         return MemberOutputs(learnt, np.array([blend.share for blend in blends]), weights)
 
     def states(self) -> list[list[HeadState]]:
@@ -262,9 +270,11 @@ def blend_heads(
     alike_far: bool = False,
     shares: Floats | None = None,
     size: Floats | None = None,
-    temperature: float = 0.1,
 ) -> list[HeadBlend]:
     """Blend of the heads from their out-of-fold outputs.
+
+    Weights near the training set are proportional to exp(mean Kendall / temperature), where the temperature is .1 +
+    3 / rows: what a handful of labels says of a head is mostly chance.
 
     Args:
         outputs: (h, n) out-of-fold outputs.
@@ -273,7 +283,6 @@ def blend_heads(
         alike_far: Let all heads count alike far from the training set, instead of as near it.
         shares: (h,) shares of size that were taken off the labels; None: 0.
         size: (n,) the size that was taken off; heads are compared after their share of it is put back.
-        temperature: Weights near the training set are proportional to exp(mean Kendall / temperature).
 
     Returns:
         One blend per head.
@@ -289,7 +298,7 @@ def blend_heads(
     said = zip(targets + terms, outputs + terms, strict=True)
     each = [[kendall(truth[owner == o], row[owner == o]) for o in np.unique(owner)] for truth, row in said]
     taus = np.nan_to_num(each).mean(axis=1)
-    near = np.exp((taus - taus.max()) / temperature)
+    near = np.exp((taus - taus.max()) / (0.1 + 3 / len(owner)))
     near /= near.sum()
     away = np.full(len(near), 1 / len(near)) if alike_far else near
     return [HeadBlend(*map(float, parts)) for parts in zip(near, away, centres, slopes, taus, taken, strict=True)]

@@ -244,7 +244,7 @@ def leave_groups_out(
 
 
 def _fit_and_score(make_predictor: Callable[[], Predictor], train: Benchmark, test: Benchmark) -> list[Score]:
-    return make_predictor().fit(train).score(test, task=test.task)
+    return make_predictor().fit(train).score(test, task=test.task, epochs=test.epochs)
 
 
 def few_shot(
@@ -273,7 +273,7 @@ def few_shot(
         few, rest = benchmark.split(sizes[i], seed=j)
         drawn, apart = set(few.names), set(rest.names)
         remaining = benchmark.select([at for at, name in enumerate(benchmark.names) if name not in drawn])
-        scores = fit(few).score(remaining, task=benchmark.task)
+        scores = fit(few).score(remaining, task=benchmark.task, epochs=benchmark.epochs)
         result = measure(rest, [s for s in scores if s.name in apart], trivial={}, n_resamples=0)
         found = {name: interval.value for name, interval in result.rows[0].metrics.items()}
         found["kendall, copies kept"] = kendall(remaining.accuracy, [score.rank_score for score in scores])

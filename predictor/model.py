@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
@@ -48,7 +48,16 @@ from .heads import HeadState, make_head
 from .metrics import kendall
 from .score import Ranked, Score
 from .seeding import integer_seed
-from .size_prior import FAR_CORE_SHARE, FAR_SHARE, HEAD_SHARES, NEAR_SHARE, SizePrior, fit_size_prior, within_spaces
+from .size_prior import (
+    FAR_CORE_SHARE,
+    FAR_SHARE,
+    FAR_TRUST,
+    HEAD_SHARES,
+    NEAR_SHARE,
+    SizePrior,
+    fit_size_prior,
+    within_spaces,
+)
 from .tasks import TaskModel, TaskRows, fit_task
 from .transforms import normal_ranks, space_weights
 
@@ -63,8 +72,9 @@ Network: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | torch.n
 Networks: TypeAlias = "Network | Iterable[Network] | Benchmark"
 OnError = Literal["raise", "skip"]
 
-PRIOR_LABELS = 9
-"""How many labels the zero-shot score is worth when a predictor is fine-tuned."""
+PRIOR_LABELS = 1
+"""How many labels the zero-shot score is worth in the blend when a predictor is fine-tuned: it ranks where one or two
+labels say nothing. What more it is worth, the heads find out, of which it is a feature."""
 NEAR = 10
 """From how many labels on a fine-tuned predictor measures distances from its own training networks."""
 SEVERAL = 3
@@ -83,7 +93,7 @@ class Prior:
         predictor: The zero-shot predictor.
         centre: Its median score on the few networks.
         scale: Standard deviation of its scores on them.
-        labels: Number of labels fine-tuned on; the blend is (labels · own + 9 · prior) / (labels + 9).
+        labels: Number of labels fine-tuned on; the blend is (labels · own + prior) / (labels + 1).
         task: The task it scores for, "" if it knows none.
     """
 
@@ -221,7 +231,7 @@ class Predictor:
 
     @property
     def data(self) -> tuple[dict[str, Any], ...]:
-        """Records of the training benchmarks: name, task, n, licence, label, relatives, hash."""
+        """Records of the training benchmarks: name, task, n, licence, label, epochs, relatives, hash."""
         return self.fitted.data
 
     @property
@@ -279,8 +289,8 @@ class Predictor:
     ) -> Predictor:
         """A new predictor for one benchmark, from this one and a few labels; this one is left as it is.
 
-        The heads see this predictor's score as one more feature, and their blend is drawn to it as if it were worth 9
-        labels. One label is enough; with so few, the ranking stays that of this predictor.
+        The heads see this predictor's score as one more feature, of which Gaussian processes expect a linear function.
+        One label is enough; with one, the ranking stays that of this predictor.
 
         Args:
             few: Networks with labels, 1 to some 10,000.
@@ -303,6 +313,7 @@ class Predictor:
         centre = float(np.median(scores))
         every = (*self.encoders, *(name for name in encoders if name not in self.encoders))
         options = self.options if heads is not None else {}  # those of heads for thousands of networks suit no handful
+        options = {**options, "gp": {**options.get("gp", {}), "linear": 1}}  # the score is the last column
         if heads is None:
             first = self.encoders[0]
             heads = (*(f"gp@{name}" for name in every), f"gbdt@{first}")
@@ -381,12 +392,13 @@ class Predictor:
             blends = [replace(blend, far=0.0) for blend in blends]
             blends += [HeadBlend(0.0, 1 / len(far_views), 0.0, 1.0, nan, share) for share in far_shares]
         names = [benchmark.task if benchmark.unit == "percent" else "" for benchmark in benchmarks]
-        known = [task for task in dict.fromkeys(names) if task]
+        owners = {task: tuple(i for i, name in enumerate(names) if name == task) for task in names if task}
         known_before = () if prior is None else prior.predictor.fitted.tasks
         tasks = tuple(
             fit_task(
                 task,
-                tuple(i for i, name in enumerate(names) if name == task),
+                mine,
+                tuple(benchmarks[i].epochs for i in mine),
                 rows,
                 self._views,
                 n_seeds=self.n_seeds,
@@ -396,7 +408,7 @@ class Predictor:
                 before=next((model for model in known_before if model.task == task), None),
                 scaled=len(benchmarks) > 1,
             )
-            for task in known
+            for task, mine in owners.items()
         )
 
         report: dict[str, Any] = {
@@ -448,6 +460,7 @@ class Predictor:
         input_shapes: Shapes | None = None,
         on_error: OnError = "raise",
         pool: bool = False,
+        epochs: float | None = None,
     ) -> list[Score]:
         """Score networks.
 
@@ -462,19 +475,27 @@ class Predictor:
                 that says why.
             pool: Let the networks' ranks by size among themselves enter the share of size in the rank score, which then
                 depends on the company. It changes nothing where the predictor was fitted on a single space.
+            epochs: Training epochs after which the accuracy is wanted. Then only those of the task's benchmarks count
+                for it whose `Benchmark.epochs` are nearest, and where even these have others, or unknown ones, which
+                are taken for a training without end, the accuracy follows a power law of training and its interval is
+                wider. Default: all count alike. The ranking is the same in any case.
 
         Returns:
             One score per network, in their order.
 
         Raises:
             NotFittedError: The predictor is not fitted.
-            ConfigError: The predictor does not know the task, or `on_error` is neither.
+            ConfigError: The predictor does not know the task, `on_error` is neither, or `epochs` is no finite number
+                above 0.
             ReadError: A network cannot be read and `on_error` is `raise`.
         """
         chosen = self._task(task)
+        if epochs is not None and not 0 < epochs < inf:
+            raise ConfigError(f"epochs is {epochs}, expected a finite number above 0, or None")
         items = _gather(networks, on_error, input_shapes)
         good = [item.graph for item in items if item.graph is not None]
-        scores = iter(self._scores(self._encode(good), chosen, pool and self._pools, named=task is not None))
+        table, named = self._encode(good), task is not None
+        scores = iter(self._scores(table, chosen, pool and self._pools, named=named, epochs=epochs))
         result = []
         for item in items:
             if item.graph is None:
@@ -491,9 +512,10 @@ class Predictor:
         input_shapes: Shapes | None = None,
         on_error: OnError = "raise",
         pool: bool = False,
+        epochs: float | None = None,
     ) -> list[Ranked]:
         """Networks, best first; skipped ones last, equal ones in the order given. Arguments as for `score`."""
-        scores = self.score(networks, task=task, input_shapes=input_shapes, on_error=on_error, pool=pool)
+        scores = self.score(networks, task=task, input_shapes=input_shapes, on_error=on_error, pool=pool, epochs=epochs)
         good = [i for i, score in enumerate(scores) if score.error is None]
         failed = [i for i, score in enumerate(scores) if score.error is not None]
         best_first = sorted(good, key=lambda i: -scores[i].rank_score)
@@ -569,7 +591,8 @@ class Predictor:
         """Compare scores with a benchmark's accuracies, beside the trivial rows.
 
         Args:
-            benchmark: The benchmark; its task may be unknown to the predictor, then only the ranking is measured.
+            benchmark: The benchmark; its task may be unknown to the predictor, then only the ranking is measured. The
+                accuracies asked for are those after its `epochs`, if it tells.
             exclude_seen: Leave out networks whose graph was in the training data.
             n_resamples: Bootstrap resamples of the intervals; 0 for none.
 
@@ -592,10 +615,8 @@ class Predictor:
             benchmark = benchmark.select(np.flatnonzero(~seen))
         table = self._table(benchmark)
         task = benchmark.task if benchmark.task in self.tasks else ""
-        scores = [
-            replace(score, name=name)
-            for score, name in zip(self._scores(table, task, False, named=True), benchmark.names, strict=True)
-        ]
+        found = self._scores(table, task, False, named=True, epochs=benchmark.epochs)
+        scores = [replace(score, name=name) for score, name in zip(found, benchmark.names, strict=True)]
         pooled = []
         if self._pools and len(benchmark) > 1:
             pooled = self._scores(table, task, True, named=True)
@@ -816,14 +837,19 @@ class Predictor:
         """How far away networks are, 0 to 1: (n,)."""
         return beyond_edge(place.outside()) if _spaces(self.data) >= SEVERAL else farness(place.distance())
 
-    def _scores(self, plain: Floats, task: str, pool: bool, *, named: bool) -> list[Score]:
+    def _trust(self, place: Place) -> Floats:
+        """What share of what heads learnt counts, (n,): less of it far from all of several training spaces."""
+        far = farness(place.distance()) if _spaces(self.data) >= SEVERAL else np.zeros(len(place.apart))
+        return np.asarray(1 - (1 - FAR_TRUST) * far, np.float64)
+
+    def _scores(self, plain: Floats, task: str, pool: bool, *, named: bool, epochs: float | None = None) -> list[Score]:
         """Scores without names and operators for a table of features (n, d); `named`: whether to rank for the task."""
         fitted = self.fitted
         if not len(plain):
             return []
         table = self._with_prior(plain)
         place = fitted.reference.place(self._placed(plain))
-        said = fitted.ensemble.member_outputs(table, self._away(place))
+        said = fitted.ensemble.member_outputs(table, self._away(place), self._trust(place))
         parts = said.weights
 
         def scores(size: Floats | None) -> Floats:
@@ -842,10 +868,12 @@ class Predictor:
                 Score("", float(r), None, None, None, float(s), (), 0.0, float(d), "", pool)
                 for r, s, d in zip(ranking, spread, distance, strict=True)
             ]
-        told = model.estimate(table, outputs, parts, place, fitted.rank_errors)
+        nearest = model.nearest_budget(epochs)
+        told = nearest.estimate(table, outputs, parts, place, fitted.rank_errors)
         if named and model.scale is not None:
             away = farness(place.distance(model.owners))
             ranking = ranking + (1 - away) * (model.scale(told.accuracy) - ranking)
+        told = told.at_budget(nearest.steps(place, epochs))
         columns = (part.tolist() for part in (ranking, told.accuracy, told.low, told.high, told.spread, distance))
         return [
             Score("", rank, percent, least, most, deviation, (), 0.0, far, task, pool)
@@ -901,7 +929,7 @@ def _names(names: Sequence[str], what: str) -> tuple[str, ...]:
 
 
 def _drawn_to(scores: Floats, prior_scores: Floats | None, prior: Prior | None) -> Floats:
-    """Scores (..., n) blended with the prior's (n,), which counts as 9 labels."""
+    """Scores (..., n) blended with the prior's (n,)."""
     if prior is None or prior_scores is None:
         return scores
     scaled = (prior_scores - prior.centre) / prior.scale
@@ -938,6 +966,7 @@ def _record(benchmark: Benchmark) -> dict[str, Any]:
         "task": benchmark.task,
         "n": len(benchmark),
         "label": benchmark.label,
+        "epochs": benchmark.epochs,
         "licence": benchmark.licence,
         "relatives": benchmark.relatives,
         "sha256": sha256(content).hexdigest(),

@@ -599,7 +599,7 @@ def _learnt(run: Run, split: Split, fits: _Fits) -> tuple[dict[str, Floats], Flo
             if pooled is not None:
                 found.setdefault("pool", []).append(pooled)
         if run.accuracy and isinstance(ranker, EstimatingRanker):
-            estimate = ranker.estimates(graphs, split.target.task)
+            estimate = ranker.estimates(graphs, split.target.task, split.target.epochs)
             if estimate is not None:
                 estimates.append(estimate)
     whole = np.concatenate(estimates) if len(estimates) == len(split.parts) else None
@@ -674,5 +674,6 @@ def _key(
 
 
 def _digest(bench: Benchmark) -> str:
-    content = json.dumps([bench.name, bench.task, bench.hashes, bench.accuracy.tolist(), bench.groups])
+    about = [bench.name, bench.task, bench.epochs]
+    content = json.dumps([*about, bench.hashes, bench.accuracy.tolist(), bench.groups])
     return hashlib.sha256(content.encode()).hexdigest()

@@ -61,8 +61,11 @@ class TunableRanker(Protocol):
 class EstimatingRanker(Protocol):
     """A ranker that also knows accuracies."""
 
-    def estimates(self, graphs: Sequence[ArchGraph], task: str) -> Floats | None:
-        """Accuracy and the two ends of its 90 % interval, (n, 3) percent; None if the task is unknown."""
+    def estimates(self, graphs: Sequence[ArchGraph], task: str, epochs: float | None = None) -> Floats | None:
+        """Accuracy after so many training epochs, if that is known, and the two ends of its 90 % interval.
+
+        (n, 3) percent; None if the task is unknown.
+        """
         ...
 
 
@@ -158,11 +161,11 @@ class PredictorRanker:
         scores = self.model.score(graphs, pool=True)
         return np.array([score.rank_score for score in scores]) if scores and scores[0].pooled else None
 
-    def estimates(self, graphs: Sequence[ArchGraph], task: str) -> Floats | None:
+    def estimates(self, graphs: Sequence[ArchGraph], task: str, epochs: float | None = None) -> Floats | None:
         """Accuracy, low and high (n, 3) of single networks, if the predictor was fitted on the task."""
         if task not in self.model.tasks:
             return None
-        scores = self.model.score(graphs, task=task)
+        scores = self.model.score(graphs, task=task, epochs=epochs)
         return np.array([[score.accuracy, score.low, score.high] for score in scores], np.float64).reshape(-1, 3)
 
 

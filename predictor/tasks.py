@@ -7,14 +7,25 @@ features, and margins. Here they are fitted together on scores of networks the h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import nan
+from dataclasses import dataclass, replace
+from math import inf, log2, nan
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import FEW, SIDE, Margins, RankMap, RankScale, best_share, cross_mapped, widen_levels
+from .calibration import (
+    FEW,
+    SIDE,
+    Margins,
+    RankMap,
+    RankScale,
+    at_budget,
+    best_share,
+    budget_step,
+    cross_mapped,
+    widen_levels,
+)
 from .distance import Place, beyond_edge
 from .ensemble import (
     Ensemble,
@@ -75,6 +86,11 @@ class Estimates:
     high: Floats
     spread: Floats
 
+    def at_budget(self, step: Floats) -> Estimates:
+        """The same at a budget that is so many logits (n,) better."""
+        accuracy, low, high = at_budget(self.accuracy, self.low, self.high, step)
+        return Estimates(accuracy, low, high, self.spread)
+
 
 @dataclass(frozen=True)
 class TaskModel:
@@ -83,6 +99,7 @@ class TaskModel:
     Attributes:
         task: The task.
         owners: Numbers, in the order of fitting, of the benchmarks that have this task.
+        budgets: Training epochs behind the labels of each of them; None where they are unknown.
         maps: Rank score → accuracy for each of them.
         margins: Interval for each of them.
         direct: Heads that predict the accuracy itself; None with few labels.
@@ -93,14 +110,49 @@ class TaskModel:
 
     task: str
     owners: tuple[int, ...]
+    budgets: tuple[float | None, ...]
     maps: tuple[RankMap, ...]
     margins: tuple[Margins, ...]
     direct: Ensemble | None
     share: float
     scale: RankScale | None = None
 
+    def nearest_budget(self, epochs: float | None) -> TaskModel:
+        """The model of those benchmarks whose budget is nearest to `epochs` in ratio; with None, of all.
+
+        Benchmarks of unknown budget count if no budget is known.
+        """
+        if epochs is None:
+            return self
+        apart = [inf if each is None else abs(log2(epochs) - log2(each)) for each in self.budgets]
+        kept = [i for i, each in enumerate(apart) if each <= min(apart) + 1e-9]
+        if len(kept) == len(apart):
+            return self
+        # The heads that predict the accuracy itself have learnt from labels of all budgets.
+        return replace(
+            self,
+            owners=tuple(self.owners[i] for i in kept),
+            budgets=tuple(self.budgets[i] for i in kept),
+            maps=tuple(self.maps[i] for i in kept),
+            margins=tuple(self.margins[i] for i in kept),
+            direct=None,
+            share=0.0,
+        )
+
+    def steps(self, place: Place, epochs: float | None) -> Floats:
+        """By how many logits (n,) labels after `epochs` are better than those that taught it; None: no step."""
+        if epochs is None:
+            return np.zeros(len(place.apart))
+        each = [budget_step(budget, epochs) for budget in self.budgets]
+        return np.asarray(place.membership(self.owners) @ each, np.float64)
+
     def estimate(
-        self, table: Floats, outputs: Floats, parts: Floats, place: Place, rank_errors: tuple[float, float] | None
+        self,
+        table: Floats,
+        outputs: Floats,
+        parts: Floats,
+        place: Place,
+        rank_errors: tuple[float, float] | None,
     ) -> Estimates:
         """Accuracies and intervals of n networks.
 
@@ -146,6 +198,7 @@ class TaskModel:
         return {
             "task": self.task,
             "owners": self.owners,
+            "budgets": self.budgets,
             "maps": [each.to_dict() for each in self.maps],
             "margins": [each.to_dict() for each in self.margins],
             "share": self.share,
@@ -158,6 +211,7 @@ class TaskModel:
         return cls(
             task=values["task"],
             owners=tuple(values["owners"]),
+            budgets=tuple(values["budgets"]),
             maps=tuple(RankMap.from_dict(each) for each in values["maps"]),
             margins=tuple(Margins.from_dict(each) for each in values["margins"]),
             direct=direct,
@@ -169,6 +223,7 @@ class TaskModel:
 def fit_task(
     task: str,
     owners: tuple[int, ...],
+    budgets: tuple[float | None, ...],
     rows: TaskRows,
     views: Sequence[View],
     *,
@@ -184,6 +239,7 @@ def fit_task(
     Args:
         task: The task.
         owners: Numbers of its benchmarks.
+        budgets: Training epochs behind the labels of each of them, or None.
         rows: Rows of all benchmarks.
         views: Heads for the direct estimate, and what they see.
         n_seeds: Members of each head.
@@ -235,4 +291,4 @@ def fit_task(
         for at in (rows.owner == i for i in owners)
     )
     scale = RankScale.fit(rows.accuracy[mine]) if scaled and direct is not None and len(owners) == 1 else None
-    return TaskModel(task, owners, tuple(maps), margins, direct, share, scale)
+    return TaskModel(task, owners, budgets, tuple(maps), margins, direct, share, scale)

@@ -115,6 +115,23 @@ def test_side_numbers_follow_their_networks() -> None:
         benchmark(range(1, 7), side={"x": [1, 2]})
 
 
+def test_the_budget_goes_with_every_part(folder: Path) -> None:
+    bench = benchmark([1, 2, 3, 1, 4], epochs=12)
+    assert isinstance(bench.epochs, float)
+    parts = [bench.select([3, 0]), *bench.split(2), *bench.split(2, by="group"), *bench.group_folds(2)[0]]
+    parts += [bench.distinct(), leave_space_out([bench, benchmark([3], "other")], "other")[0][0]]
+    assert {part.epochs for part in parts} == {bench.summary()["epochs"]} == {12.0}
+    path = table(folder, *GOOD)
+    assert Benchmark.from_csv(path, onnx_dir=folder).epochs is benchmark([1]).epochs is None
+    assert Benchmark.from_folder(folder, epochs=0.5).epochs == 0.5
+
+
+@pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf"), "many", 10**400])
+def test_budgets_that_are_none(bad: Any) -> None:
+    with pytest.raises(DataError, match=r"epochs is .*, expected a finite number above 0, or None"):
+        benchmark([1, 2], epochs=bad)
+
+
 def test_distinct_averages_duplicates() -> None:
     bench = benchmark([2, 1, 2, 3, 2], accuracy=[10, 20, 30, 40, 80], groups=("a", "b", "c", "d", "e"))
     once = bench.distinct()

@@ -1,10 +1,11 @@
-"""The commands `benchmarks/spaces.py` and `benchmarks/load.py`."""
+"""The commands `benchmarks/spaces.py`, `benchmarks/load.py` and `benchmarks/label_levels.py`."""
 
 import importlib
 import json
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from archgauge.datasets.onnx_builder import OnnxBuilder
@@ -57,6 +58,15 @@ def test_spaces_tell_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Nonsense" in found["invalid"].wrong
     assert found["free"].wrong == "0 parameters, 0 multiply-accumulates"
     assert found["good"].wrong == found["constant"].wrong == ""
+
+
+def test_the_same_cells_are_compared_at_all_budgets(benchmarks_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHGAUGE_DATA", str(benchmarks_root))
+    levels = script("label_levels", monkeypatch)
+    found = levels.budgets()
+    assert {epochs: len(accuracy) for epochs, accuracy in found.items()} == dict.fromkeys((4, 12, 36, 108), 91)
+    medians = [levels.logit(float(np.median(accuracy))) for accuracy in found.values()]
+    assert medians == sorted(medians)
 
 
 def test_loading_is_measured_once(

@@ -4,22 +4,30 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import norm
 
 from archgauge.predictor.calibration import (
+    BUDGET_ERROR,
+    BUDGET_POWER,
+    BUDGET_SCALE,
     LEVEL_SPREAD,
     Margins,
     RankMap,
     RankScale,
+    at_budget,
     best_share,
+    budget_step,
     cross_mapped,
     error_range,
     widen_levels,
 )
 from archgauge.predictor.checkpoint import as_json
-from archgauge.predictor.distance import FAR, NEAR, Reference, beyond_edge, farness, fold_places, sample_rows
+from archgauge.predictor.distance import FAR, NEAR, Place, Reference, beyond_edge, farness, fold_places, sample_rows
 from archgauge.predictor.ensemble import assign_folds, blend_heads, combine
 from archgauge.predictor.seeding import generator, integer_seed
+from archgauge.predictor.tasks import TaskModel
 from archgauge.predictor.transforms import Scaler, normal_ranks, space_weights
 
 
@@ -296,6 +304,69 @@ def test_parts_of_a_seed_are_independent_and_repeatable():
     assert integer_seed(0, "mlp", 1) == integer_seed(0, "mlp", 1)
     assert len({integer_seed(s, name, i) for s in (0, 1) for name in ("mlp", "gbdt") for i in (0, 1)}) == 8
     assert generator(5, "x").random() == generator(5, "x").random()
+
+
+def task_model(budgets):
+    """A task's benchmarks at these budgets; the map of each says its number."""
+    maps = tuple(RankMap(np.zeros(1), np.array([float(i)]), 0.0, 0.0, 0.0, 100.0) for i in range(len(budgets)))
+    margins = (Margins.fit(np.arange(5.0), np.arange(5.0)),) * len(budgets)
+    return TaskModel("toy", tuple(range(3, 3 + len(budgets))), tuple(budgets), maps, margins, None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("budgets", "epochs", "kept", "step"),
+    [
+        ((200.0, 12.0, None), None, (3, 4, 5), 0),
+        ((200.0, 12.0, None), 200, (3,), 0),
+        ((200.0, 12.0, 200.0), 200, (3, 5), 0),
+        ((200.0, 12.0, None), 48, (4,), budget_step(12, 48)),  # 12 and 200 are nearer in ratio than in difference
+        ((200.0, 12.0, None), 250, (3,), budget_step(200, 250)),
+        ((None, None), 30, (3, 4), -BUDGET_SCALE * 30**-BUDGET_POWER),
+        ((100.0,), 1e300, (3,), BUDGET_SCALE * 100**-BUDGET_POWER),
+    ],
+)
+def test_benchmarks_of_the_nearest_budget_count(budgets, epochs, kept, step):
+    model = task_model(budgets)
+    chosen = model.nearest_budget(epochs)
+    assert chosen.owners == kept
+    assert [each(np.zeros(1))[0] for each in chosen.maps] == [owner - 3 for owner in kept]
+    assert chosen.budgets == tuple(budgets[owner - 3] for owner in kept)
+    assert len(kept) < len(budgets) or chosen is model
+    place = Place(np.random.default_rng(0).uniform(1, 2, (4, len(budgets))), np.ones(len(budgets)), model.owners)
+    np.testing.assert_allclose(chosen.steps(place, epochs), step, atol=1e-12)
+    again = TaskModel.from_dict(json.loads(as_json(model.to_dict())), None)
+    assert again.budgets == model.budgets
+
+
+epochs_given = st.floats(1, 1e6)
+
+
+@given(epochs_given, epochs_given, epochs_given)
+def test_labels_rise_with_the_budget_and_steps_add_up(a, b, c):
+    assert np.sign(budget_step(a, b)) == np.sign(b - a) or abs(b - a) < 1e-9 * b
+    np.testing.assert_allclose(budget_step(a, b) + budget_step(b, c), budget_step(a, c), atol=1e-12)
+    assert budget_step(None, a) <= 0 == budget_step(a, a)
+
+
+def test_the_power_law_is_that_of_the_cells():
+    """Medians of 91 cells of NAS-Bench-101 after 4, 12, 36 and 108 epochs (EC-NAS), printed by label_levels.py."""
+    logits = np.log(np.array([49.4, 79.6, 88.0, 90.6]) / (100 - np.array([49.4, 79.6, 88.0, 90.6])))
+    steps = [budget_step(epochs, 108) for epochs in (4, 12, 36, 108)]
+    np.testing.assert_allclose(logits[-1] - logits, steps, atol=0.02)
+
+
+def test_another_budget_moves_and_widens():
+    accuracy, low, high = np.array([93.0, 93.0, 93.0]), np.array([91.0, 91.0, 91.0]), np.array([94.0, 94.0, 94.0])
+    step = np.array([0.0, -1.0, 0.4])
+    moved, bottom, top = at_budget(accuracy, low, high, step)
+    assert (moved[0], bottom[0], top[0]) == (93.0, 91.0, 94.0)
+    logit = [np.log(each / (100 - each)) for each in (accuracy, low, high)]
+    after = [np.log(each / (100 - each)) for each in (moved, bottom, top)]
+    np.testing.assert_allclose(after[0], logit[0] + step)
+    for end, before in zip(after[1:], logit[1:], strict=True):
+        np.testing.assert_allclose(
+            np.abs(end - after[0]), np.hypot(before - logit[0], 1.645 * BUDGET_ERROR * np.abs(step))
+        )
 
 
 def test_levels_widen_intervals_outside_only():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,16 @@ def test_a_loaded_predictor_gives_the_same_scores(fitted, saved):
     np.testing.assert_array_equal(again.embed(target), fitted.embed(target))
     assert again.data == fitted.data
     assert again.tasks == fitted.tasks
+
+
+def test_predictors_know_budgets(tmp_path):
+    model = new(heads=("gp",)).fit([replace(bench(), epochs=30), bench("beta", 30, 1, "other")])
+    again = Predictor.load(model.save(tmp_path / "model"))
+    assert [record["epochs"] for record in again.data] == [30, None]
+    assert [task.budgets for task in again.fitted.tasks] == [(30,), (None,)]
+    card = (tmp_path / "model" / "card.md").read_text()
+    assert "| alpha | toy | 40 | 30 |" in card
+    assert "| beta | other | 30 | - |" in card
 
 
 def test_a_fine_tuned_predictor_takes_its_prior_along(fitted, tmp_path):
@@ -156,13 +167,13 @@ def test_before_fit_there_is_nothing_to_save(tmp_path):
 
 def test_a_newer_format_is_refused(saved):
     edit(saved, format=checkpoint.FORMAT + 1, versions={"archgauge": "9.9"})
-    with pytest.raises(CheckpointError, match=r"format is 3, expected 2.*9\.9.*upgrade"):
+    with pytest.raises(CheckpointError, match=r"format is 4, expected 3.*9\.9.*upgrade"):
         Predictor.load(saved)
 
 
 def test_an_older_format_is_refused(saved):
     edit(saved, format=1, versions={"archgauge": "0.1"})
-    with pytest.raises(CheckpointError, match=r"format is 1, expected 2.*0\.1.*train it again"):
+    with pytest.raises(CheckpointError, match=r"format is 1, expected 3.*0\.1.*train it again"):
         Predictor.load(saved)
 
 

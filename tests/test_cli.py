@@ -138,6 +138,21 @@ def test_score_prints_nine_plausible_scores() -> None:
     assert len({score["rank_score"] for score in scores}) == 9
 
 
+def test_fewer_epochs_give_less() -> None:
+    """The labels of the ImageNet networks come from recipes of all lengths, so no number of epochs is theirs."""
+    call = ["--json", "--task", "imagenet1k", *map(str, LIGHT[:3])]
+    plain, asked = (json.loads(runner.invoke(app, ["score", *call, *more]).stdout) for more in ([], ["--epochs", "16"]))
+    for one, other in zip(plain, asked, strict=True):
+        assert other["low"] < one["low"] < one["accuracy"]
+        assert other["accuracy"] < one["accuracy"]
+        assert other["low"] < other["accuracy"] < other["high"]
+    ranked = json.loads(runner.invoke(app, ["rank", *call, "--epochs", "16"]).stdout)
+    assert sorted(ranked, key=lambda row: row["file"]) == sorted(asked, key=lambda row: row["file"])
+    refused = runner.invoke(app, ["rank", *call, "--epochs", "0"])
+    assert refused.exit_code == 1
+    assert "epochs is 0" in refused.stderr
+
+
 def test_rank_puts_the_best_first() -> None:
     table = runner.invoke(app, ["rank", *map(str, LIGHT)]).output.splitlines()
     order = [line.split()[0] for line in table[1:]]
@@ -175,16 +190,19 @@ def test_finetune_from_csv_then_score(models: Path, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     call = ["finetune", str(models / "labels.csv"), "--models", str(models), "--accuracy", "top1", "--name", "file"]
     call += ["--unit", "fraction", "--task", "mine", "--test-share", "0.4", "--out", str(out), "--json"]
+    call += ["--epochs", "50"]
     result = runner.invoke(app, call)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["labels"] == 14
     assert 5 <= report["test"]["n"] == report["test_before"]["n"] <= 10
     assert report["test"]["rows"][0]["metrics"]["spearman"]["value"] > 0.5
-    scored = runner.invoke(
-        app, ["score", "--json", "--predictor", str(out), "--task", "mine", str(next(models.glob("*.onnx")))]
+    ask = ["score", "--json", "--predictor", str(out), "--task", "mine", str(next(models.glob("*.onnx")))]
+    scored, same, other = (
+        runner.invoke(app, [*ask, *more]).stdout for more in ([], ["--epochs", "50"], ["--epochs", "9"])
     )
-    assert 40 < json.loads(scored.stdout)[0]["accuracy"] < 100
+    assert 40 < json.loads(scored)[0]["accuracy"] < 100
+    assert scored == same != other
 
 
 def test_finetune_names_the_missing_column(models: Path) -> None:
@@ -197,6 +215,8 @@ def test_benchmarks_lists_licences() -> None:
     rows = json.loads(runner.invoke(app, ["benchmarks", "--json"]).output)
     assert {"nas_bench_201", "nas_bench_macro", "imagenet_zoo"} <= {row["name"] for row in rows}
     assert all(row["licence"] for row in rows)
+    budgets = {row["name"]: [task["epochs"] for task in row["tasks"]] for row in rows}
+    assert (budgets["nas_bench_201"], budgets["imagenet_zoo"]) == ([200, 200, 200], [None])
     assert "imagenet_zoo" in runner.invoke(app, ["benchmarks"]).output
 
 

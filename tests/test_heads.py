@@ -17,7 +17,9 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from archgauge.datasets import nas_bench_201
 from archgauge.encoders.errors import ConfigError
+from archgauge.predictor import gp_head
 from archgauge.predictor.heads import HEADS, Head, head_class, make_head, register_head
+from archgauge.predictor.transforms import Scaler
 
 QUICK = {
     "gbdt": {"n_trees": 30},
@@ -231,3 +233,50 @@ def test_the_shipped_predictor_loads_and_scores_a_file_without_heavy_imports(tmp
     file.write_bytes(nas_bench_201.build(nas_bench_201.sample(1, 0)[0], "cifar10").SerializeToString())
     code = "import archgauge\nassert archgauge.Predictor.load().score(sys.argv[1])[0].rank_score is not None"
     assert imported(code, str(file)) == []
+
+
+def dense(kernel, cross, labels):
+    """Mean of a Gaussian process (Rasmussen and Williams 2006, eq. 2.23), and -2 log evidence (eq. 5.8)."""
+    pull = np.linalg.solve(kernel, labels)
+    signal = labels @ pull / len(labels)
+    return cross @ pull, len(labels) * np.log(signal) + np.linalg.slogdet(kernel)[1]
+
+
+@pytest.mark.parametrize("linear", [0, 1, 2])
+def test_a_gaussian_process_is_the_mean_over_its_grid(linear, monkeypatch):
+    table, labels = data(n=25, d=4)
+    new, _ = data(n=7, d=4, seed=1)
+    grids = {"STRETCHES": np.array([1.0, 2.5]), "RATIOS": np.array([0.05, 0.3]), "VARIANCES": (0.2, 1.0)}
+    for name, grid in grids.items():
+        monkeypatch.setattr(gp_head, name, grid)
+    head = make_head("gp", options={"linear": linear}).fit(table, labels)
+    scaler = Scaler.fit(table)
+    both = scaler(np.concatenate([table, new]))
+    points, lines = both[:, : 4 - linear], both[:, 4 - linear :]
+    apart = np.linalg.norm(points[:, None] - points, axis=2)
+    typical = np.median(apart[:25, :25][apart[:25, :25] > 0])
+    means, losses = [], []
+    for stretch in grids["STRETCHES"]:
+        r = np.sqrt(5) * apart / (stretch * typical)
+        for ratio in grids["RATIOS"]:
+            for variance in grids["VARIANCES"] if linear else (0.0,):
+                kernel = (1 + r + r * r / 3) * np.exp(-r) + variance * lines @ lines.T
+                mean, loss = dense(kernel[:25, :25] + ratio * np.eye(25), kernel[25:, :25], labels - labels.mean())
+                prior = (np.log(stretch / (3 * (25 / 40) ** (-1 / 3))) / 0.5) ** 2 + (np.log(ratio / 0.1) / 1.5) ** 2
+                means.append(mean)
+                losses.append(0.5 * (loss + prior))
+    weights = np.exp(np.min(losses) - losses)
+    expected = labels.mean() + weights @ means / weights.sum()
+    np.testing.assert_allclose(head.predict(new), expected, atol=1e-5)
+    again = head_class("gp").restore(head.state())
+    np.testing.assert_allclose(again.predict(new), expected, atol=1e-5)
+
+
+def test_a_gaussian_process_goes_on_along_linear_columns():
+    table, _ = data(n=60, d=3)
+    labels = np.sin(table[:, 0]) + 2 * table[:, 2]
+    line, none = (make_head("gp", options={"linear": linear}).fit(table, labels) for linear in (1, 0))
+    far = np.array([[0.0, 0.0, 3.5], [0.0, 0.0, -3.5]])
+    assert np.abs(line.predict(far) - [7, -7]).max() < 0.5 < np.abs(none.predict(far) - [7, -7]).min()
+    with pytest.raises(ValueError, match="linear is 4, expected 0 to 3"):
+        make_head("gp", options={"linear": 4}).fit(table, labels)

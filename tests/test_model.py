@@ -1,6 +1,7 @@
 """The predictor from fit to score: contract, honesty, few labels."""
 
-from math import isnan
+from dataclasses import replace
+from math import inf, isnan, nan
 
 import numpy as np
 import pytest
@@ -8,12 +9,12 @@ import pytest
 from archgauge.datasets.benchmark import Benchmark, leave_space_out
 from archgauge.encoders.errors import ConfigError, DataError, NotFittedError, ReadError
 from archgauge.encoders.graph import ArchGraph, Node
-from archgauge.predictor.distance import FAR, NEAR, Reference
+from archgauge.predictor.distance import FAR, NEAR, Reference, farness
 from archgauge.predictor.evaluation import few_shot, leave_groups_out
 from archgauge.predictor.figure import draw_map
 from archgauge.predictor.metrics import kendall
 from archgauge.predictor.model import Predictor
-from archgauge.predictor.size_prior import FAR_CORE_SHARE, HEAD_SHARES, NEAR_SHARE
+from archgauge.predictor.size_prior import FAR_CORE_SHARE, FAR_TRUST, HEAD_SHARES, NEAR_SHARE
 
 
 def network(widths, kernel=3, resolution=32, odd=False):
@@ -423,12 +424,25 @@ def test_outside_several_spaces_all_heads_count_alike():
     assert near.sum() == pytest.approx(1)
     assert far.tolist() == [1 / 3] * 3
     assert near.std() > 0
-    table = model._table(space("other", 30, 9))
-    table += 5 * model.fitted.reference.scaler.scale.clip(0, 10)
-    assert model.fitted.reference.place(table).outside().min() > NEAR
-    size = model.fitted.size_prior(table[:, model._pool_positions()])
-    said = model.fitted.ensemble.member_outputs(table)
-    np.testing.assert_allclose(model._rank_scores(table), far @ said.scores(size))
+    own = model._table(space("other", 30, 9))
+    distances = []
+    for moved in (0, 0.5, 1, 1.5, 2, 5):
+        table = own + moved * model.fitted.reference.scaler.scale.clip(0, 10)
+        place = model.fitted.reference.place(table)
+        far_off = place.outside() >= NEAR
+        size = model.fitted.size_prior(table[:, model._pool_positions()])
+        said = model.fitted.ensemble.member_outputs(table)
+        trust = 1 - (1 - FAR_TRUST) * farness(place.distance())
+        expected = far @ (trust * said.learnt + said.scores(size) - said.learnt)
+        np.testing.assert_allclose(model._rank_scores(table)[far_off], expected[far_off])
+        distances += place.distance()[far_off].tolist()
+    assert min(distances) < NEAR < FAR < max(distances)
+
+
+def test_one_space_is_trusted_everywhere(fitted, bench):
+    place = fitted.fitted.reference.place(fitted._table(bench) * 50)
+    assert place.distance().max() > FAR
+    np.testing.assert_array_equal(fitted._trust(place), 1)
 
 
 def test_a_space_inside_the_edge_of_a_broad_benchmark_is_outside():
@@ -459,6 +473,85 @@ def test_intervals_of_far_networks_know_what_ranks_elsewhere_are_worth(bench):
         assert score.low <= bottom + 1e-9
         assert score.high >= top - 1e-9
     assert quick(n_seeds=1).fit(bench).fitted.rank_errors is None
+
+
+@pytest.fixture(scope="module")
+def two_budgets():
+    """The same networks after 100 epochs, and after 10 with lower labels, under one task."""
+    long = replace(space("alpha", 60, 1), epochs=100)
+    short = replace(long, name="short", accuracy=long.accuracy * 0.6, epochs=10)
+    return quick(n_seeds=1).fit([long, short]), long, short
+
+
+def told(scores):
+    return np.array([[score.accuracy, score.low, score.high] for score in scores]).T
+
+
+def test_the_benchmark_of_the_budget_asked_for_counts(two_budgets):
+    model, *benches = two_budgets
+    assert [record["epochs"] for record in model.data] == [100, 10]
+    for bench in benches:
+        accuracy, low, high = told(model.score(bench, epochs=bench.epochs))
+        assert np.abs(accuracy - bench.accuracy).mean() < 2
+        assert ((low <= bench.accuracy) & (bench.accuracy <= high)).mean() > 0.8
+        for factor in (1 / 3, 3.0):
+            if not 10 <= bench.epochs * factor <= 100:  # else the other benchmark's budget is as near
+                beyond = told(model.score(bench, epochs=bench.epochs * factor))
+                assert (np.sign(beyond[0] - accuracy) == np.sign(factor - 1)).all()
+                assert (width_in_logits(*beyond) > width_in_logits(accuracy, low, high)).all()
+    between = told(model.score(benches[0], epochs=10**1.5))
+    both = told(model.score(benches[0]))
+    assert np.abs(between[0] - both[0]).max() < 15
+    assert (width_in_logits(*between) > width_in_logits(*both)).all()
+
+
+def width_in_logits(_, low, high):
+    low, high = (np.clip(each / 100, 1e-4, 1 - 1e-4) for each in (low, high))
+    return np.log(high / (1 - high)) - np.log(low / (1 - low))
+
+
+def test_a_budget_changes_no_ranking(two_budgets, two_spaces, bench):
+    for model in (two_budgets[0], two_spaces):
+        for options in ({}, {"task": "toy"}, {"task": "toy", "pool": True}):
+            plain = model.rank(bench, **options)
+            for epochs in (3, 10, 100):
+                ranked = model.rank(bench, epochs=epochs, **options)
+                assert [(r.index, r.score.rank_score) for r in ranked] == [(r.index, r.score.rank_score) for r in plain]
+            assert model.rank(bench, epochs=None, **options) == plain
+
+
+def test_an_unknown_budget_is_taken_for_a_training_without_end(fitted, bench):
+    plain, asked, endless = (told(fitted.score(bench, epochs=epochs)) for epochs in (None, 50, 1e9))
+    assert (asked[0] < plain[0]).all()
+    assert (asked[1] < plain[1]).all()
+    np.testing.assert_allclose(endless, plain, atol=1e-3)
+    rest = replace(bench.select(range(60, 90)), epochs=50)
+    evaluated = fitted.evaluate(rest, n_resamples=0)
+    np.testing.assert_array_equal(told(evaluated.scores), asked[:, 60:])
+
+
+def test_the_further_off_a_budget_the_wider_and_lower(bench):
+    model = quick(n_seeds=1).fit(replace(bench, epochs=40))
+    plain = told(model.score(bench))
+    asked = np.array([told(model.score(bench, epochs=epochs)) for epochs in (40, 30, 20, 10, 2)])
+    np.testing.assert_array_equal(asked[0], plain)
+    assert (np.diff(asked[:, 0], axis=0) < 0).all()
+    assert (np.diff([width_in_logits(*each) for each in asked[:4]], axis=0) > 0).all()
+
+
+@pytest.mark.parametrize("bad", [0, -3, nan, inf])
+def test_budgets_that_make_no_sense_are_refused(fitted, bench, bad):
+    for call in (fitted.score, fitted.rank):
+        with pytest.raises(ConfigError, match=rf"epochs is {bad}, expected a finite number above 0, or None"):
+            call(bench, epochs=bad)
+
+
+def test_a_budget_without_a_task_changes_nothing(fitted, bench):
+    ranks_only = quick(n_seeds=1, heads=("gp",)).fit(replace(bench, task=""))
+    assert ranks_only.score(bench, epochs=5) == ranks_only.score(bench)
+    assert ranks_only.score(bench, epochs=5)[0].accuracy is None
+    with pytest.raises(ConfigError, match="knows no task"):
+        fitted.score(bench, task="imagenet1k", epochs=5)
 
 
 def test_far_heads_can_be_chosen(bench):

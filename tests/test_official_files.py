@@ -183,6 +183,7 @@ def test_nas_bench_101_labels(nas_101: Path) -> None:
     half = read_nas_bench_101(nas_101, split="valid", epochs=4, halfway=True)
     np.testing.assert_allclose(half.accuracy, [30 + 10 * at + 0.04 + 0.001 for at in range(3)])
     np.testing.assert_allclose(half.seconds, 51)
+    assert (labels.epochs, valid.epochs, half.epochs) == (108, 12, None)
 
 
 def test_nas_bench_101_cells_are_pruned(tmp_path: Path) -> None:
@@ -202,8 +203,9 @@ def test_nas_bench_101_becomes_a_benchmark(nas_101: Path) -> None:
     assert bench.names == CELLS
     assert bench.accuracy.argmax() == 2
     assert "108 epochs" in bench.label
+    assert bench.epochs == 108
     few = load_official(nas_101, split="valid", epochs=36, limit=2, seed=1, workers=1)
-    assert len(few) == 2
+    assert (len(few), few.epochs) == (2, 36)
     assert set(few.names) < set(CELLS)
     assert (
         dict(zip(few.names, few.hashes, strict=True)).items()
@@ -361,6 +363,7 @@ def test_nas_bench_201_labels(nas_201: Path, task: str, split: Any, epochs: int)
     assert labels.params.tolist() == [73306] * 4
     np.testing.assert_allclose(labels.seconds, 2.0 * epochs)
     assert f"{epochs} epochs" in labels.label
+    assert labels.epochs == epochs
     assert trained in labels.label
 
 
@@ -393,6 +396,7 @@ def test_nats_bench_files(tmp_path: Path) -> None:
     assert bench.licence
     assert bench.names == tuple(WIDTHS)
     assert "90 epochs" in bench.label
+    assert (labels.epochs, bench.epochs) == (1, 90)
 
 
 def test_nats_bench_folders(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def test_networks_and_accuracies_are_read(folder: Path) -> None:
     expected = [ag.read(nas_bench_201.build(SPECS[at], "cifar10")).hash for at in (2, 1, 0)]
     assert list(bench.hashes) == expected
     assert bench.skipped == ()
+    assert bench.epochs is None
 
 
 def test_groups_names_and_keys_can_be_given(folder: Path) -> None:
@@ -52,7 +53,9 @@ def test_groups_names_and_keys_can_be_given(folder: Path) -> None:
         group=lambda name: name[0],
         key="top5",
         on_error="skip",
+        epochs=12,
     )
+    assert bench.epochs == 12
     assert (bench.name, bench.task, bench.names, bench.groups) == ("mine", "cifar100", ("b",), ("b",))
     assert bench.accuracy.tolist() == [99]
     assert [name for name, _ in bench.skipped] == ["a"]

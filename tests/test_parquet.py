@@ -2,6 +2,7 @@
 
 import builtins
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,13 @@ def bench() -> Benchmark:
         skipped=(("bad", "line 3: no"),),
         unit="minus nats",
         side={"latency_ms": np.array([1.0, 2.0, np.nan, 4.0, 5.0, 6.0])},
+        epochs=36,
     )
 
 
 def same(first: Benchmark, second: Benchmark) -> None:
-    for name in ("name", "task", "names", "groups", "relatives", "label", "licence", "skipped", "unit", "hashes"):
+    alike = ("name", "task", "names", "groups", "relatives", "label", "licence", "skipped", "unit", "epochs", "hashes")
+    for name in alike:
         assert getattr(first, name) == getattr(second, name)
     assert first.accuracy.tolist() == second.accuracy.tolist()
     assert list(first.graphs) == list(second.graphs)
@@ -63,6 +66,16 @@ def test_parts_and_plain_graphs_are_written_too(bench: Benchmark, tmp_path: Path
     plain = Benchmark("a", "t", tuple(part.graphs), np.array([1.0, 2.0]), ("x", "y"))
     plain.to_parquet(tmp_path / "plain.parquet")
     same(Benchmark.from_parquet(tmp_path / "plain.parquet"), plain)
+
+
+def test_tables_from_before_budgets_are_read(bench: Benchmark, tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    bench.to_parquet(path)
+    content = pyarrow.parquet.read_table(path)
+    about = json.loads(content.schema.metadata[b"archgauge"])
+    assert about.pop("epochs") == 36
+    pyarrow.parquet.write_table(content.replace_schema_metadata({"archgauge": json.dumps(about)}), path)
+    same(Benchmark.from_parquet(path), replace(bench, epochs=None))
 
 
 def test_other_programs_can_read_the_table(bench: Benchmark, tmp_path: Path) -> None:

@@ -251,6 +251,23 @@ def test_accuracies_are_measured_only_when_asked_for_and_of_one_budget(spaces):
     assert "mae" not in told["spy"]
 
 
+def test_accuracies_are_asked_for_at_the_budget_of_the_target(spaces, tmp_path):
+    asked = []
+
+    class Estimating(Spy):
+        def estimates(self, graphs, task, epochs=None):
+            asked.append((task, epochs))
+            return np.full((len(graphs), 3), 50.0)
+
+    run = Run({"spy": Estimating}, accuracy=True, trivial=False, folder=tmp_path)
+    spaces["gamma"] = replace(spaces["gamma"], epochs=12)
+    protocols.leave_one_space_out(run, spaces=("gamma", "delta"), sources=NAMES)
+    spaces["gamma"] = replace(spaces["gamma"], epochs=200)  # another cell
+    protocols.leave_one_space_out(run, spaces=("gamma",), sources=NAMES)
+    protocols.leave_one_space_out(run, spaces=("gamma",), sources=NAMES)
+    assert asked == [("toy", 12), ("toy", None), ("toy", 200)]
+
+
 def test_seeds_repeat_what_a_seed_changes(spaces):
     run = Run({"spy": Spy}, seeds=3)
     grid = protocols.leave_one_space_out(run, spaces=("gamma", "delta"), sources=NAMES)

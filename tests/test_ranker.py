@@ -55,6 +55,8 @@ def test_the_predictor_is_a_ranker_in_both_modes(spaces, tmp_path):
     assert (estimates[:, 1] <= estimates[:, 0]).all()
     assert (estimates[:, 0] <= estimates[:, 2]).all()
     assert ranker.estimates(graphs, "another") is None
+    asked = [[s.accuracy, s.low, s.high] for s in model.score(graphs, task="toy", epochs=9)]
+    assert ranker.estimates(graphs, "toy", 9).tolist() == asked != estimates.tolist()
     for extra in (PoolRanker, TunableRanker, EstimatingRanker):
         assert isinstance(ranker, extra)
 

@@ -160,6 +160,13 @@ def test_a_task_may_have_a_unit_of_its_own() -> None:
     assert benchmark_record("nas_bench_nlp").task().unit == "minus nats per word"
 
 
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
+def test_budgets_are_those_that_the_labels_state(record: BenchmarkRecord) -> None:
+    for task in record.tasks:
+        stated = [int(one or other) for one, other in re.findall(r"(\d+) epochs|epoch of (\d+)", task.label)]
+        assert [task.epochs] == (stated or [None]), task.label
+
+
 def test_relatives_of_one_origin_stay_together() -> None:
     relatives = {record.name: record.relatives for record in RECORDS}
     for one, other in (
@@ -255,6 +262,7 @@ def test_downloads_and_loads(small: BenchmarkRecord, tmp_path: Path) -> None:
     assert bench.names == tuple(SPECS)
     assert bench.accuracy.tolist() == [80.0 + at for at in range(10)]
     assert (bench.task, bench.licence, bench.label) == ("cifar10", small.licence, small.tasks[0].label)
+    assert bench.epochs == small.tasks[0].epochs == 50
     for spec, graph in zip(SPECS, bench.graphs, strict=True):
         assert graph == onnx_reader.read(nas_bench_macro.build(spec, "cifar10"))
     again = load_benchmark("nas_bench_macro", root=tmp_path / "data")
