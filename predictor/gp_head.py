@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .head import Floats, Head, HeadState, register_head
+from .kernel import RATIOS, matern, ratio_loss
 from .seeding import integer_seed
 from .transforms import Scaler
 
 STRETCHES = np.geomspace(0.4, 16.0, 12)
 """Lengths of the kernel that are tried, in units of the median distance between training rows."""
-RATIOS = np.geomspace(1e-3, 3.0, 12)
-"""Ratios of noise to signal that are tried."""
 VARIANCES = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Variances of the slopes of linear columns that are tried, in units of the signal's."""
 LEAST = 0.01
@@ -86,7 +85,7 @@ class GPHead(Head):
 
     def _smooth(self, distance: Floats) -> Floats:
         pairs = zip(self.lengths_.tolist(), self.weights_, strict=True)
-        return np.asarray(sum(_matern(distance, length) @ weights for length, weights in pairs), np.float64)
+        return np.asarray(sum(matern(distance / length) @ weights for length, weights in pairs), np.float64)
 
     def _state(self) -> HeadState:
         points = self.points_.astype(np.float32)
@@ -122,12 +121,12 @@ def _over_grid(distance: Floats, root: Floats, residual: Floats, lines: Floats) 
     pulls, slopes = np.empty((*losses.shape, n)), np.empty((*losses.shape, m))
     usual = 3.0 * (n / 40) ** (-1 / 3)
     for i, stretch in enumerate(STRETCHES):
-        values, vectors = np.linalg.eigh(root[:, None] * _matern(distance, stretch) * root)
+        values, vectors = np.linalg.eigh(root[:, None] * matern(distance / stretch) * root)
         turned, turned_lines = vectors.T @ residual, vectors.T @ lines
-        for j, ratio in enumerate(RATIOS):
+        for j, (ratio, noise_loss) in enumerate(zip(RATIOS, ratio_loss(), strict=True)):
             inverse = 1 / (np.maximum(values, 0.0) + ratio)
             along, among = turned_lines.T @ (inverse * turned), turned_lines.T @ (inverse[:, None] * turned_lines)
-            prior = 0.5 * (np.log(stretch / usual) / 0.5) ** 2 + 0.5 * (np.log(ratio / 0.1) / 1.5) ** 2
+            prior = 0.5 * (np.log(stretch / usual) / 0.5) ** 2 + noise_loss
             for k, variance in enumerate(variances):  # the lines enter by the matrix inversion lemma
                 inner = np.eye(m) + variance * among
                 slopes[i, j, k] = slope = variance * np.linalg.solve(inner, along)
@@ -143,8 +142,3 @@ def _distances(a: Floats, b: Floats) -> Floats:
     """Euclidean distances (n, m) between the rows of a (n, d) and b (m, d)."""
     squared = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
     return np.asarray(np.sqrt(np.maximum(squared, 0.0)), np.float64)
-
-
-def _matern(distance: Floats, length: float) -> Floats:
-    r = np.sqrt(5.0) * distance / length
-    return np.asarray((1 + r + r * r / 3) * np.exp(-r), np.float64)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..encoders.text_context import FAMILIES, Counts
+from .kernel import RATIOS, matern, ratio_loss
 from .seeding import generator
 from .transforms import Scaler
 
@@ -25,7 +26,6 @@ _START = 0.2
 _STEPS = (1 / 3, 3.0)
 _LEAST = 0.005
 _ROUNDS = 4
-_RATIOS = np.geomspace(1e-3, 3.0, 12)
 _ROWS_AT_ONCE = 2048
 
 
@@ -110,14 +110,14 @@ class TextProcess:
         """Minus the logarithm of the posterior density, and the ratio of noise to signal where it is highest."""
         values, vectors = np.linalg.eigh(self._kernel(parts, stretch))
         rotated = vectors.T @ residual
-        spread = np.maximum(values, 0.0) + _RATIOS[:, None]
+        spread = np.maximum(values, 0.0) + RATIOS[:, None]
         losses = 0.5 * len(residual) * np.log(np.mean(rotated**2 / spread, axis=1)) + 0.5 * np.log(spread).sum(1)
-        losses += 0.5 * (np.log(_RATIOS / 0.1) / 1.5) ** 2 + 0.125 * float((np.log(stretch / _START) ** 2).sum())
+        losses += ratio_loss() + 0.125 * float((np.log(stretch / _START) ** 2).sum())
         at = int(np.argmin(losses))
-        return float(losses[at]), float(_RATIOS[at])
+        return float(losses[at]), float(RATIOS[at])
 
     def _kernel(self, parts: list[Floats], stretch: Floats) -> Floats:
-        return self._root[:, None] * _matern(sum(w * part for w, part in zip(stretch, parts, strict=True))) * self._root
+        return self._root[:, None] * _weighted(stretch, parts) * self._root
 
     def predict(self, counts: Sequence[tuple[Counts, ...]], vectors: Floats) -> Told:
         """What the process says of texts with these counts and vectors (n, d)."""
@@ -125,8 +125,7 @@ class TextProcess:
         for start in range(0, len(counts), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
             parts = self._squared(counts[rows], vectors[rows])
-            scaled = zip(self._stretch, parts, self._typical, strict=True)
-            kernel = _matern(sum(weight / typical * part for weight, part, typical in scaled))
+            kernel = _weighted(self._stretch / self._typical, parts)
             mean.append(kernel @ self._solved + self._mean)
             share.append(np.clip(((kernel @ self._inverse) * kernel).sum(1), 0.0, 1.0))
         return Told(np.concatenate(mean), np.concatenate(share))
@@ -173,6 +172,9 @@ class _Table:
         return np.asarray(np.maximum(norms[:, None] + self._norms - 2 * products, 0.0), np.float64)
 
 
-def _matern(squared: Any) -> Floats:
-    r = np.sqrt(5.0 * squared)
-    return np.asarray((1 + r + r * r / 3) * np.exp(-r), np.float64)
+def _weighted(weights: Floats, parts: Sequence[Floats]) -> Floats:
+    """The kernel (n, m) of a weighted sum of squared distances (n, m)."""
+    squared = np.zeros_like(parts[0])
+    for weight, part in zip(weights, parts, strict=True):
+        squared += weight * part
+    return matern(np.sqrt(squared))
