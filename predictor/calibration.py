@@ -23,6 +23,8 @@ LEVEL = 0.9
 """Share of networks whose measured accuracy should lie inside the interval."""
 SIDE = 1.645
 """Standard deviations to either end of a normal interval of that level."""
+QUARTILE = 0.6745
+"""Standard deviations to either quartile of a normal distribution."""
 FEW = 20
 """With fewer labels than this a straight line and Student's t take the place of isotonic regression and conformal
 quantiles, and there is no direct regression."""
@@ -86,6 +88,11 @@ class RankMap(_Stored):
         below = self.slope_below * np.minimum(score - self.scores[0], 0.0)
         above = self.slope_above * np.maximum(score - self.scores[-1], 0.0)
         return np.asarray(np.clip(inside + below + above, self.least, self.most), np.float64)
+
+    def logits_per_score(self) -> float:
+        """Slope of the logit of the accuracy between the quartiles of a standard normal score."""
+        below, above = _logit(self(np.array([-QUARTILE, QUARTILE]))).tolist()
+        return float((above - below) / (2 * QUARTILE))
 
     @classmethod
     def fit(cls, score: Floats, accuracy: Floats, *, before: RankMap | None = None) -> RankMap:
@@ -257,6 +264,27 @@ def error_range(errors: Floats, owner: NDArray[np.int32]) -> tuple[float, float]
     return low, high
 
 
+def widen_ranks(
+    accuracy: Floats, low: Floats, high: Floats, errors: tuple[float, float], slopes: Floats
+) -> tuple[Floats, Floats]:
+    """The ends of 90 % intervals (n,), at least as far out as rank scores may be wrong.
+
+    An error of the score counts by a slope common to all networks: the tail of networks that fail, where a benchmark's
+    accuracies fall steeply with rank, is a matter of that benchmark and not of networks elsewhere.
+
+    Args:
+        accuracy: (n,) estimates, percent.
+        low: (n,) lower ends, percent.
+        high: (n,) upper ends, percent.
+        errors: How far below and above a score may lie, see `error_range`.
+        slopes: (n,) logits of accuracy per unit of score; where they are 0 nothing changes.
+    """
+    middle = _logit(accuracy)
+    least, most = (_percent(middle + error * slopes) for error in errors)
+    wider = slopes > 0
+    return np.where(wider, np.minimum(low, least), low), np.where(wider, np.maximum(high, most), high)
+
+
 def widen_levels(accuracy: Floats, low: Floats, high: Floats, away: Floats) -> tuple[Floats, Floats]:
     """The ends of 90 % intervals (n,) if the label is not of the benchmark that taught the task.
 
@@ -296,13 +324,17 @@ def _at_level(
     ends = (moved, moved - np.hypot(middle - bottom, spread), moved + np.hypot(top - middle, spread))
     still = (np.asarray(step) == 0) & (spread == 0)
     found = zip((accuracy, low, high), ends, strict=True)
-    accuracy, low, high = (np.where(still, old, 100 / (1 + np.exp(-logit))) for old, logit in found)
+    accuracy, low, high = (np.where(still, old, _percent(logit)) for old, logit in found)
     return accuracy, low, high
 
 
 def _logit(accuracy: Floats) -> Floats:
     share = np.clip(accuracy / 100, 1e-4, 1 - 1e-4)
     return np.asarray(np.log(share / (1 - share)), np.float64)
+
+
+def _percent(logit: Floats) -> Floats:
+    return np.asarray(100 / (1 + np.exp(-logit)), np.float64)
 
 
 def best_share(mapped: Floats, direct: Floats, accuracy: Floats) -> float:

@@ -25,6 +25,7 @@ from .calibration import (
     budget_step,
     cross_mapped,
     widen_levels,
+    widen_ranks,
 )
 from .distance import Place, beyond_edge
 from .ensemble import (
@@ -184,12 +185,8 @@ class TaskModel:
         low, high = accuracy - below, accuracy + above
         if rank_errors is not None:
             widened = beyond_edge(place.distance(self.owners))
-            least, most = (
-                (belongs * np.stack([each(score + widened * error) for each in self.maps])).sum(0)
-                for error in rank_errors
-            )
-            low = np.where(widened > 0, np.minimum(low, least), low)
-            high = np.where(widened > 0, np.maximum(high, most), high)
+            slopes = widened * (np.array([each.logits_per_score() for each in self.maps]) @ belongs)
+            low, high = widen_ranks(accuracy, low, high, rank_errors, slopes)
             low, high = widen_levels(accuracy, low, high, widened)
         return Estimates(accuracy, np.clip(low, 0, 100), np.clip(high, 0, 100), spread)
 

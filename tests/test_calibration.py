@@ -22,6 +22,7 @@ from archgauge.predictor.calibration import (
     cross_mapped,
     error_range,
     widen_levels,
+    widen_ranks,
 )
 from archgauge.predictor.checkpoint import as_json
 from archgauge.predictor.distance import FAR, NEAR, Place, Reference, beyond_edge, farness, fold_places, sample_rows
@@ -353,6 +354,21 @@ def test_the_power_law_is_that_of_the_cells():
     logits = np.log(np.array([49.4, 79.6, 88.0, 90.6]) / (100 - np.array([49.4, 79.6, 88.0, 90.6])))
     steps = [budget_step(epochs, 108) for epochs in (4, 12, 36, 108)]
     np.testing.assert_allclose(logits[-1] - logits, steps, atol=0.02)
+
+
+def test_errors_of_ranks_count_by_the_slope_in_the_middle():
+    steep = RankMap.fit(np.linspace(-2, 2, 400), np.concatenate([np.linspace(10, 80, 40), np.linspace(88, 94, 360)]))
+    slope = steep.logits_per_score()
+    ends = steep(np.array([-0.6745, 0.6745])) / 100
+    assert slope == pytest.approx(np.diff(np.log(ends / (1 - ends)))[0] / 1.349)
+    accuracy, low, high = np.full(3, 91.0), np.array([90.0, 90.0, 10.0]), np.array([92.0, 92.0, 99.9])
+    bottom, top = widen_ranks(accuracy, low, high, (-1.5, 1.2), slope * np.array([0.0, 1.0, 1.0]))
+    assert (bottom[0], top[0], bottom[2], top[2]) == (90, 92, 10, 99.9)
+    np.testing.assert_allclose(np.log(bottom[1] / (100 - bottom[1])), np.log(91 / 9) - 1.5 * slope)
+    np.testing.assert_allclose(np.log(top[1] / (100 - top[1])), np.log(91 / 9) + 1.2 * slope)
+    middle = np.interp(91, steep.accuracy, steep.scores)
+    (far_down, _, _), _ = widen_ranks(accuracy, low, high, (-1.9, 1.2), np.full(3, slope))
+    assert far_down > steep(np.array([middle - 1.9]))[0] + 5, "the tail of one benchmark counts nowhere else"
 
 
 def test_another_budget_moves_and_widens():
