@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
-from math import inf, nan
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
@@ -475,23 +475,22 @@ class Predictor:
                 that says why.
             pool: Let the networks' ranks by size among themselves enter the share of size in the rank score, which then
                 depends on the company. It changes nothing where the predictor was fitted on a single space.
-            epochs: Training epochs after which the accuracy is wanted. Then only those of the task's benchmarks count
-                for it whose `Benchmark.epochs` are nearest, and where even these have others, or unknown ones, which
-                are taken for a training without end, the accuracy follows a power law of training and its interval is
-                wider. Default: all count alike. The ranking is the same in any case.
+            epochs: Training epochs after which the accuracy is wanted, `inf` for a training without end. Then only
+                those of the task's benchmarks count whose `Benchmark.epochs` are nearest, and where even these have
+                others, the accuracy follows a power law of training and its interval is wider. Unknown ones are taken
+                for a training without end. Default: all benchmarks count alike. The ranking is the same in any case.
 
         Returns:
             One score per network, in their order.
 
         Raises:
             NotFittedError: The predictor is not fitted.
-            ConfigError: The predictor does not know the task, `on_error` is neither, or `epochs` is no finite number
-                above 0.
+            ConfigError: The predictor does not know the task, `on_error` is neither, or `epochs` is no number above 0.
             ReadError: A network cannot be read and `on_error` is `raise`.
         """
         chosen = self._task(task)
-        if epochs is not None and not 0 < epochs < inf:
-            raise ConfigError(f"epochs is {epochs}, expected a finite number above 0, or None")
+        if epochs is not None and not epochs > 0:
+            raise ConfigError(f"epochs is {epochs}, expected a number above 0, or None")
         items = _gather(networks, on_error, input_shapes)
         good = [item.graph for item in items if item.graph is not None]
         table, named = self._encode(good), task is not None

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -599,7 +599,10 @@ def _learnt(run: Run, split: Split, fits: _Fits) -> tuple[dict[str, Floats], Flo
             if pooled is not None:
                 found.setdefault("pool", []).append(pooled)
         if run.accuracy and isinstance(ranker, EstimatingRanker):
-            estimate = ranker.estimates(graphs, split.target.task, split.target.epochs)
+            epochs = (
+                inf if split.target.epochs is None else split.target.epochs
+            )  # results as published, trained to the end
+            estimate = ranker.estimates(graphs, split.target.task, epochs)
             if estimate is not None:
                 estimates.append(estimate)
     whole = np.concatenate(estimates) if len(estimates) == len(split.parts) else None

@@ -41,6 +41,9 @@ from .ensemble import (
 
 Floats = NDArray[np.float64]
 
+ENDLESS = 1e9
+"""Epochs of a training without end when budgets are compared."""
+
 
 @dataclass(frozen=True)
 class TaskRows:
@@ -121,11 +124,12 @@ class TaskModel:
     def nearest_budget(self, epochs: float | None) -> TaskModel:
         """The model of those benchmarks whose budget is nearest to `epochs` in ratio; with None, of all.
 
-        Benchmarks of unknown budget count if no budget is known.
+        A budget that is unknown counts as a training without end.
         """
         if epochs is None:
             return self
-        apart = [inf if each is None else abs(log2(epochs) - log2(each)) for each in self.budgets]
+        wanted, *known = (log2(min(ENDLESS, inf if each is None else each)) for each in (epochs, *self.budgets))
+        apart = [abs(wanted - each) for each in known]
         kept = [i for i, each in enumerate(apart) if each <= min(apart) + 1e-9]
         if len(kept) == len(apart):
             return self

@@ -323,7 +323,9 @@ def task_model(budgets):
         ((200.0, 12.0, None), 48, (4,), budget_step(12, 48)),  # 12 and 200 are nearer in ratio than in difference
         ((200.0, 12.0, None), 250, (3,), budget_step(200, 250)),
         ((None, None), 30, (3, 4), -BUDGET_SCALE * 30**-BUDGET_POWER),
-        ((100.0,), 1e300, (3,), BUDGET_SCALE * 100**-BUDGET_POWER),
+        ((100.0,), np.inf, (3,), BUDGET_SCALE * 100**-BUDGET_POWER),
+        ((None, 100.0), np.inf, (3,), 0),
+        ((12.0, 200.0), np.inf, (4,), BUDGET_SCALE * 200**-BUDGET_POWER),
     ],
 )
 def test_benchmarks_of_the_nearest_budget_count(budgets, epochs, kept, step):

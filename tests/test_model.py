@@ -521,10 +521,10 @@ def test_a_budget_changes_no_ranking(two_budgets, two_spaces, bench):
 
 
 def test_an_unknown_budget_is_taken_for_a_training_without_end(fitted, bench):
-    plain, asked, endless = (told(fitted.score(bench, epochs=epochs)) for epochs in (None, 50, 1e9))
+    plain, asked, endless = (told(fitted.score(bench, epochs=epochs)) for epochs in (None, 50, inf))
     assert (asked[0] < plain[0]).all()
     assert (asked[1] < plain[1]).all()
-    np.testing.assert_allclose(endless, plain, atol=1e-3)
+    np.testing.assert_array_equal(endless, plain)
     rest = replace(bench.select(range(60, 90)), epochs=50)
     evaluated = fitted.evaluate(rest, n_resamples=0)
     np.testing.assert_array_equal(told(evaluated.scores), asked[:, 60:])
@@ -539,10 +539,10 @@ def test_the_further_off_a_budget_the_wider_and_lower(bench):
     assert (np.diff([width_in_logits(*each) for each in asked[:4]], axis=0) > 0).all()
 
 
-@pytest.mark.parametrize("bad", [0, -3, nan, inf])
+@pytest.mark.parametrize("bad", [0, -3, nan])
 def test_budgets_that_make_no_sense_are_refused(fitted, bench, bad):
     for call in (fitted.score, fitted.rank):
-        with pytest.raises(ConfigError, match=rf"epochs is {bad}, expected a finite number above 0, or None"):
+        with pytest.raises(ConfigError, match=rf"epochs is {bad}, expected a number above 0, or None"):
             call(bench, epochs=bad)
 
 

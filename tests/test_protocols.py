@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from math import isnan, nan
+from math import inf, isnan, nan
 from typing import ClassVar
 
 import numpy as np
@@ -265,7 +265,7 @@ def test_accuracies_are_asked_for_at_the_budget_of_the_target(spaces, tmp_path):
     spaces["gamma"] = replace(spaces["gamma"], epochs=200)  # another cell
     protocols.leave_one_space_out(run, spaces=("gamma",), sources=NAMES)
     protocols.leave_one_space_out(run, spaces=("gamma",), sources=NAMES)
-    assert asked == [("toy", 12), ("toy", None), ("toy", 200)]
+    assert asked == [("toy", 12), ("toy", inf), ("toy", 200)]
 
 
 def test_seeds_repeat_what_a_seed_changes(spaces):
