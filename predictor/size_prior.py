@@ -40,7 +40,7 @@ FAR_TRUST = 0.5
 """What share of what heads learnt of several spaces is left far from all of them, beyond the edge of the broadest too.
 
 Of 1, .7, .5, .3 and 0, chosen while looking at the real networks, which lie there when they are left out, and at seven
-search spaces left out of training sets without real networks: a half keeps all of them level with MACs or above.
+search spaces left out of training sets without real networks: a half keeps all of them level with MACs (.01) or above.
 """
 
 
