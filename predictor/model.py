@@ -313,7 +313,6 @@ class Predictor:
         centre = float(np.median(scores))
         every = (*self.encoders, *(name for name in encoders if name not in self.encoders))
         options = self.options if heads is not None else {}  # those of heads for thousands of networks suit no handful
-        options = {**options, "gp": {**options.get("gp", {}), "linear": 1}}  # the score is the last column
         if heads is None:
             first = self.encoders[0]
             heads = (*(f"gp@{name}" for name in every), f"gbdt@{first}")
@@ -347,6 +346,9 @@ class Predictor:
         accuracy = np.concatenate([benchmark.accuracy for benchmark in benchmarks])
         weights = np.repeat(space_weights(lengths), lengths)
         monotone = self._monotone(prior is not None)
+        options = self.options
+        if prior is not None:  # its score is the last column
+            options = {**options, "gp": {**options.get("gp", {}), "linear": 1}}
         hashes = [key for benchmark in benchmarks for key in benchmark.hashes]
         families = [f"{b.relatives}/{group}" for b in benchmarks for group in b.groups]
         keys = list(zip(hashes, families, strict=True))
@@ -360,13 +362,13 @@ class Predictor:
         several = prior is None and _spaces(data) >= SEVERAL
         shares = self._shares(several) * (size_prior is not None)
         targets = labels - shares[:, None] * inside
-        fold = partial(out_of_fold, self._views, table, targets, weights, monotone=monotone, options=self.options)
+        fold = partial(out_of_fold, self._views, table, targets, weights, monotone=monotone, options=options)
         near, apart = fold(folds, seed=self.seed), None
         if several:
             spaces = [(benchmarks[i].relatives,) for i in owner]
             apart = fold(assign_folds(spaces, 4, integer_seed(self.seed, "spaces")), seed=self.seed)
         blends = blend_heads(near, targets, owner, alike_far=several, shares=shares, size=inside)
-        fit = partial(fit_members, n_seeds=self.n_seeds, monotone=monotone, options=self.options)
+        fit = partial(fit_members, n_seeds=self.n_seeds, monotone=monotone, options=options)
         members = fit(self._views, table, targets, weights, seed=self.seed)
         distance, outside = fold_places(self._placed(plain), folds, owner, seed=self.seed)
         away = beyond_edge(outside) if several else np.zeros(len(outside))
@@ -404,7 +406,7 @@ class Predictor:
                 n_seeds=self.n_seeds,
                 seed=integer_seed(self.seed, "task", task),
                 monotone=monotone,
-                options=self.options,
+                options=options,
                 before=next((model for model in known_before if model.task == task), None),
                 scaled=len(benchmarks) > 1,
             )

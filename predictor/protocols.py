@@ -599,10 +599,8 @@ def _learnt(run: Run, split: Split, fits: _Fits) -> tuple[dict[str, Floats], Flo
             if pooled is not None:
                 found.setdefault("pool", []).append(pooled)
         if run.accuracy and isinstance(ranker, EstimatingRanker):
-            epochs = (
-                inf if split.target.epochs is None else split.target.epochs
-            )  # results as published, trained to the end
-            estimate = ranker.estimates(graphs, split.target.task, epochs)
+            epochs = split.target.epochs  # where they are unknown, results as published: trained to the end
+            estimate = ranker.estimates(graphs, split.target.task, inf if epochs is None else epochs)
             if estimate is not None:
                 estimates.append(estimate)
     whole = np.concatenate(estimates) if len(estimates) == len(split.parts) else None
