@@ -71,7 +71,7 @@ class Weights:
     name: str
     encoder: GraphEncoder
     version = 1
-    pool_ranked = ()
+    sizes = ()
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from .errors import CheckpointError, DataError
 from .files import replacing
 from .graph import ArchGraph
 from .registry import SHIPPED_GRAPH, SHIPPED_READINGS, get_encoder
-from .statistics import FEATURE_NAMES, FEATURES, POOL_RANKED
+from .statistics import FEATURE_NAMES, FEATURES, SIZES
 
 Floats = NDArray[np.float64]
 
@@ -144,7 +144,7 @@ class GraphReadingsEncoder:
     name = "graph_readings"
     columns: tuple[str, ...] = tuple(f"read_{name}" for name in FEATURE_NAMES)
     monotone: tuple[int, ...] = tuple(feature.monotone for feature in FEATURES)
-    pool_ranked: tuple[str, ...] = tuple(f"read_{name}" for name in POOL_RANKED)
+    sizes: tuple[str, ...] = tuple(f"read_{name}" for name in SIZES)
 
     @property
     def version(self) -> int:

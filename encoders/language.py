@@ -165,7 +165,7 @@ class HuggingFaceText:
     """
 
     version = 1
-    pool_ranked: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -103,7 +103,7 @@ class ProxiesEncoder:
     version = PROXIES_VERSION
     columns = (*PROXY_NAMES, "proxies_missing")
     monotone = (0,) * len(columns)
-    pool_ranked = ("naswot",)
+    sizes = ("naswot",)
 
     def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
         """One row per graph, (n, d) float64."""

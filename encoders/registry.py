@@ -33,7 +33,7 @@ class Encoder(Protocol):
         version: Raised whenever a graph's row changes.
         columns: Name of each of the d columns.
         monotone: +1 for columns of which more is never worse (sizes), else 0; (d,).
-        pool_ranked: Columns whose rank within a pool of candidates is worth a feature of its own; may be empty.
+        sizes: Columns that measure size on a log scale, the two that say most first (see `size_prior`); may be empty.
     """
 
     @property
@@ -45,7 +45,7 @@ class Encoder(Protocol):
     @property
     def monotone(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
-    def pool_ranked(self) -> tuple[str, ...]: ...  # noqa: D102
+    def sizes(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
         """One row per graph: (n, d) float64, all finite."""
@@ -122,11 +122,11 @@ class StatisticsEncoder:
         return tuple(feature.monotone for feature in FEATURES)
 
     @property
-    def pool_ranked(self) -> tuple[str, ...]:
-        """Multiply-accumulates and the analytic NWOT score."""
-        from .statistics import POOL_RANKED
+    def sizes(self) -> tuple[str, ...]:
+        """Multiply-accumulates, the analytic NWOT score, channels of rectifiers, entropy."""
+        from .statistics import SIZES
 
-        return POOL_RANKED
+        return SIZES
 
     @property
     def core(self) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ class GraphNetworkEncoder:
     name = "graph"
     columns: tuple[str, ...] = tuple(f"graph_{i}" for i in range(672))
     monotone: tuple[int, ...] = (0,) * 672
-    pool_ranked: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
 
     @property
     def version(self) -> int:
@@ -211,7 +211,7 @@ class TextEncoder:
     name = "text"
     columns: tuple[str, ...] = tuple(f"text_{i}" for i in range(172))
     monotone: tuple[int, ...] = (0,) * 172
-    pool_ranked: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
 
     @property
     def version(self) -> int:

@@ -315,8 +315,8 @@ CORE: tuple[str, ...] = (
 )
 """The columns on sizes, paths and signal propagation: the few that mean the same far from every training space."""
 
-POOL_RANKED: tuple[str, str] = ("log_macs", "nwot_0.5")
-"""The columns whose rank within the pool of candidates is worth a further column."""
+SIZES: tuple[str, ...] = ("log_macs", "nwot_0.5", "log_relu_channels", "entropy")
+"""The columns that measure size; its prior lies between the first two, where the others say (`size_prior`)."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------

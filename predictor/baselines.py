@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from ..datasets.benchmark import Benchmark
 from ..datasets.cache import default_cache_dir
-from ..encoders.errors import NotFittedError
+from ..encoders.errors import DataError, NotFittedError
 from ..encoders.graph import ArchGraph, Node
 from ..encoders.operators import Kind, kind_of
 from ..encoders.registry import Encoder, encode_table, get_encoder
 from .evaluation import TRIVIAL
 from .ranker import register_ranker
 from .seeding import integer_seed
+from .size_prior import SizePrior, fit_size_prior
 from .transforms import normal_ranks, space_weights
 
 Floats = NDArray[np.float64]
@@ -70,6 +71,45 @@ class AnalyticNwot:
         """The score (n,)."""
         encoder = get_encoder("statistics")
         return _encoded(graphs, encoder)[:, encoder.columns.index("nwot_0.5")]
+
+
+@register_ranker("size", seeded=False)
+class SizePriorRanker:
+    """Ranks by the size prior alone: several measures of size, put together on the scales of the training networks.
+
+    It looks at no label; what `Predictor` learns beyond size is the distance to this row.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._prior: SizePrior | None = None
+
+    def fit(self, benchmarks: Sequence[Benchmark]) -> Self:
+        """Learn where the training networks lie.
+
+        Raises:
+            DataError: They are all of one size.
+        """
+        tables = [_sizes(benchmark.graphs) for benchmark in benchmarks]
+        owner = np.repeat(np.arange(len(tables)), [len(table) for table in tables]).astype(np.int32)
+        self._prior = fit_size_prior(np.concatenate(tables), [tables[0].shape[1]], owner)
+        if self._prior is None:
+            raise DataError("the training networks are all of one size, expected networks of different sizes")
+        return self
+
+    def rank_scores(self, graphs: Sequence[ArchGraph]) -> Floats:
+        """Scores (n,).
+
+        Raises:
+            NotFittedError: `fit` has not been called.
+        """
+        if self._prior is None:
+            raise NotFittedError("this baseline is not fitted: call fit(benchmarks)")
+        return self._prior(_sizes(graphs))
+
+
+def _sizes(graphs: Sequence[ArchGraph]) -> Floats:
+    encoder = get_encoder("statistics")
+    return _encoded(graphs, encoder)[:, [encoder.columns.index(name) for name in encoder.sizes]]
 
 
 class TableRanker:
@@ -221,7 +261,7 @@ class OperatorPlaces:
     version = 1
     columns = tuple(f"{where}: {what}" for where in ("all", "q1", "q2", "q3", "q4") for what in CATEGORIES)
     monotone = (0,) * len(columns)
-    pool_ranked: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
 
     def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
         """One row per graph, (n, d) float64."""
@@ -258,7 +298,7 @@ class OperatorPaths:
         "degree of the output",
     )
     monotone = (0,) * len(columns)
-    pool_ranked: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
 
     def encode(self, graphs: Sequence[ArchGraph]) -> Floats:
         """One row per graph, (n, d) float64."""

@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from ..encoders.errors import CheckpointError, ConfigError, OutputError
 from ..encoders.files import make_folder
 
-FORMAT = 3
+FORMAT = 4
 """Number of the folder's format; another one cannot be read.
 
 1: boosted trees were text, far heads apart. 2: a Gaussian process had one length, labels no epochs.
+3: size was a mean of two measures.
 """
 CONFIG = "config.json"
 KIND = "archgauge.predictor"

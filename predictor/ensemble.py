@@ -208,11 +208,7 @@ def fit_members(
     monotone: Sequence[int] | None = None,
     options: HeadOptions | None = None,
 ) -> tuple[tuple[Head, ...], ...]:
-    """Fit `n_seeds` members of every view (one, where the seed changes nothing).
-
-    The labels are (n,), or (h, n) where those of the views differ.
-    """
-    targets = np.broadcast_to(labels, (len(views), len(table)))
+    """Fit `n_seeds` members of every view (one, where the seed changes nothing)."""
     return tuple(
         tuple(
             make_head(
@@ -220,10 +216,10 @@ def fit_members(
                 seed=integer_seed(seed, view.name, i),
                 monotone=view.among(monotone),
                 options=(options or {}).get(view.head),
-            ).fit(view.of(table), target, weights)
+            ).fit(view.of(table), labels, weights)
             for i in range(n_seeds if head_class(view.head).seeded else 1)
         )
-        for view, target in zip(views, targets, strict=True)
+        for view in views
     )
 
 
@@ -250,7 +246,7 @@ def out_of_fold(
         members = fit_members(
             views,
             table[~held],
-            labels[..., ~held],
+            labels[~held],
             weights[~held],
             n_seeds=1,
             seed=integer_seed(seed, "fold", int(fold)),
@@ -268,7 +264,7 @@ def blend_heads(
     owner: Integers,
     *,
     alike_far: bool = False,
-    shares: Floats | None = None,
+    share: float = 0.0,
     size: Floats | None = None,
 ) -> list[HeadBlend]:
     """Blend of the heads from their out-of-fold outputs.
@@ -278,30 +274,29 @@ def blend_heads(
 
     Args:
         outputs: (h, n) out-of-fold outputs.
-        labels: (n,) labels, or (h, n) where those of the heads differ.
+        labels: (n,) labels.
         owner: (n,) benchmark of each row; correlations are taken inside each benchmark.
         alike_far: Let all heads count alike far from the training set, instead of as near it.
-        shares: (h,) shares of size that were taken off the labels; None: 0.
-        size: (n,) the size that was taken off; heads are compared after their share of it is put back.
+        share: Share of size that was taken off the labels.
+        size: (n,) the size that was taken off; heads are compared after its share is put back. None: 0.
 
     Returns:
         One blend per head.
     """
-    targets = np.broadcast_to(labels, outputs.shape)
-    taken = np.zeros(len(outputs)) if shares is None else shares
-    terms = np.outer(taken, np.zeros(len(owner)) if size is None else size)
+    term = np.zeros(len(owner)) if size is None else share * size
 
     centres = outputs.mean(axis=1)
     deviations = outputs - centres[:, None]
-    power, common = (deviations**2).sum(axis=1), (deviations * targets).sum(axis=1)
+    power, common = (deviations**2).sum(axis=1), (deviations * labels).sum(axis=1)
     slopes = np.where(power > 1e-12, common / np.maximum(power, 1e-12), 1.0).clip(0.1, 1.5)
-    said = zip(targets + terms, outputs + terms, strict=True)
-    each = [[kendall(truth[owner == o], row[owner == o]) for o in np.unique(owner)] for truth, row in said]
+    truth, said = labels + term, outputs + term
+    each = [[kendall(truth[owner == o], row[owner == o]) for o in np.unique(owner)] for row in said]
     taus = np.nan_to_num(each).mean(axis=1)
     near = np.exp((taus - taus.max()) / (0.1 + 3 / len(owner)))
     near /= near.sum()
     away = np.full(len(near), 1 / len(near)) if alike_far else near
-    return [HeadBlend(*map(float, parts)) for parts in zip(near, away, centres, slopes, taus, taken, strict=True)]
+    heads = zip(near, away, centres, slopes, taus, strict=True)
+    return [HeadBlend(*map(float, head), share=share) for head in heads]
 
 
 def weights_of(blends: Sequence[HeadBlend], away: Floats) -> Floats:
@@ -321,14 +316,17 @@ def weighted_deviation(outputs: Floats, weights: Floats) -> Floats:
     return np.asarray(np.sqrt(weighted_mean(squares, weights)), np.float64)
 
 
-def scaled(outputs: Floats, blends: Sequence[HeadBlend], size: Floats) -> Floats:
-    """Scores (h, n) of the heads from their outputs (h, n) and the networks' sizes (n,)."""
-    return np.stack([b.slope * (row - b.centre) + b.share * size for row, b in zip(outputs, blends, strict=True)])
+def scaled(outputs: Floats, blends: Sequence[HeadBlend], size: Floats, trust: Floats | float = 1.0) -> Floats:
+    """Scores (h, n) of the heads from outputs (h, n), of which the share `trust` counts, and sizes (n,) of networks."""
+    heads = zip(outputs, blends, strict=True)
+    return np.stack([trust * (b.slope * (row - b.centre)) + b.share * size for row, b in heads])
 
 
-def combine(outputs: Floats, blends: Sequence[HeadBlend], size: Floats, away: Floats) -> Floats:
-    """Blend head outputs (h, n) into scores (n,); `size` (n,) as for `scaled`, `away` (n,) as for `weights_of`."""
-    return weighted_mean(scaled(outputs, blends, size), weights_of(blends, away))
+def combine(
+    outputs: Floats, blends: Sequence[HeadBlend], size: Floats, away: Floats, trust: Floats | float = 1.0
+) -> Floats:
+    """Blend head outputs (h, n) into scores (n,); `size` and `trust` as for `scaled`, `away` as for `weights_of`."""
+    return weighted_mean(scaled(outputs, blends, size, trust), weights_of(blends, away))
 
 
 def assign_folds(keys: Sequence[Sequence[str]], n_folds: int, seed: int) -> Integers:

@@ -24,7 +24,7 @@ from ..encoders.registry import Encoder, core_of, encode_table, get_encoder
 from . import checkpoint
 from .calibration import error_range
 from .card import model_card
-from .distance import Place, Reference, beyond_edge, farness, fold_places
+from .distance import Reference, beyond_edge, farness, fold_places
 from .ensemble import (
     CORE,
     Columns,
@@ -49,11 +49,10 @@ from .metrics import kendall
 from .score import Ranked, Score
 from .seeding import integer_seed
 from .size_prior import (
-    FAR_CORE_SHARE,
     FAR_SHARE,
     FAR_TRUST,
-    HEAD_SHARES,
-    NEAR_SHARE,
+    OUTSIDE_TRUST,
+    SHARE,
     SizePrior,
     fit_size_prior,
     within_spaces,
@@ -154,9 +153,8 @@ class Predictor:
         n_seeds: Members of each head that has a seed.
         seed: Seed of everything; the same seed gives the same predictor, byte for byte.
         monotone: Forbid trees to rate a network lower for being larger (the encoders say in which columns).
-        size_share: What one standard deviation of size is worth in the score, see `size_prior`; default: with three or
-            more training spaces 0.6 for `extra_trees` and `gp`, and 0.3 for other heads, else 0. Far heads have
-            0.6, on core columns 0.3, in any case.
+        size_share: What one standard deviation of size is worth in the score, see `size_prior`; default: 0.6 with three
+            or more training spaces, else 0. Far heads have 0.3 in any case.
         cache: Folder that keeps encoded networks between runs, or None.
         options: Head name → options of its constructor, such as `{"gbdt": {"n_trees": 1000}}`.
 
@@ -354,25 +352,27 @@ class Predictor:
         keys = list(zip(hashes, families, strict=True))
         folds = assign_folds(keys, _n_folds(len(table)), integer_seed(self.seed, "folds"))
 
-        sizes = plain[:, self._pool_positions()]
-        size_prior = fit_size_prior(sizes, owner) if prior is None else None
-        term = np.zeros(len(plain)) if size_prior is None else size_prior(sizes)
-        inside = within_spaces(sizes, owner) if size_prior is not None else term
+        size_prior = fit_size_prior(*self._sizes(plain), owner) if prior is None else None
+        term = np.zeros(len(plain)) if size_prior is None else size_prior(self._sizes(plain)[0])
+        inside = within_spaces(term, owner)
         data = tuple(_record(benchmark) for benchmark in benchmarks)
         several = prior is None and _spaces(data) >= SEVERAL
-        shares = self._shares(several) * (size_prior is not None)
-        targets = labels - shares[:, None] * inside
+        share = SHARE * several if self.size_share is None else self.size_share
+        if size_prior is None:
+            share = 0.0
+        targets = labels - share * inside
         fold = partial(out_of_fold, self._views, table, targets, weights, monotone=monotone, options=options)
         near, apart = fold(folds, seed=self.seed), None
         if several:
             spaces = [(benchmarks[i].relatives,) for i in owner]
             apart = fold(assign_folds(spaces, 4, integer_seed(self.seed, "spaces")), seed=self.seed)
-        blends = blend_heads(near, targets, owner, alike_far=several, shares=shares, size=inside)
+        blends = blend_heads(near, targets, owner, alike_far=several, share=share, size=inside)
         fit = partial(fit_members, n_seeds=self.n_seeds, monotone=monotone, options=options)
         members = fit(self._views, table, targets, weights, seed=self.seed)
         distance, outside = fold_places(self._placed(plain), folds, owner, seed=self.seed)
         away = beyond_edge(outside) if several else np.zeros(len(outside))
-        said, parts = scaled(near, blends, term), weights_of(blends, away)
+        said = scaled(near, blends, term, _trust(distance, outside) if several else 1.0)
+        parts = weights_of(blends, away)
         unseen = _drawn_to(weighted_mean(said, parts), prior_scores, prior)
         rows = TaskRows(
             table=table,
@@ -389,10 +389,9 @@ class Predictor:
         far_views = () if several or size_prior is None else self._far_views()
         if far_views:
             seed = integer_seed(self.seed, "far")
-            far_shares = [FAR_CORE_SHARE if view.core else FAR_SHARE for view in far_views]
-            members += fit(far_views, table, labels - np.outer(far_shares, inside), weights, seed=seed)
+            members += fit(far_views, table, labels - FAR_SHARE * inside, weights, seed=seed)
             blends = [replace(blend, far=0.0) for blend in blends]
-            blends += [HeadBlend(0.0, 1 / len(far_views), 0.0, 1.0, nan, share) for share in far_shares]
+            blends += [HeadBlend(0.0, 1 / len(far_views), 0.0, 1.0, nan, FAR_SHARE)] * len(far_views)
         names = [benchmark.task if benchmark.unit == "percent" else "" for benchmark in benchmarks]
         owners = {task: tuple(i for i, name in enumerate(names) if name == task) for task in names if task}
         known_before = () if prior is None else prior.predictor.fitted.tasks
@@ -414,7 +413,7 @@ class Predictor:
         )
 
         report: dict[str, Any] = {
-            "size_share": float(shares.max()),
+            "size_share": share,
             "heads": {
                 view.name: {"weight": blend.weight, "far": blend.far, "kendall": blend.kendall}
                 for view, blend in zip(self._views, blends, strict=False)
@@ -426,7 +425,7 @@ class Predictor:
         }
         rank_errors = None
         if apart is not None:
-            apart_scores = combine(apart, blends, term, np.ones(len(term)))
+            apart_scores = combine(apart, blends, term, np.ones(len(term)), OUTSIDE_TRUST)
             rank_errors = error_range(labels - apart_scores, owner)
             report["out_of_space_kendall"] = {
                 f"{b.name}:{b.task}": kendall(accuracy[owner == i], apart_scores[owner == i])
@@ -779,14 +778,13 @@ class Predictor:
         signs = [sign for encoder in self._encoders for sign in encoder.monotone]
         return [*signs, 1] if with_prior else signs
 
-    def _pool_positions(self) -> list[int]:
-        found: dict[str, int] = {}
-        start = 0
+    def _sizes(self, plain: Floats) -> tuple[Floats, list[int]]:
+        """The encoders' measures of size in a table of features (n, d): (n, k), and how many are of each encoder."""
+        positions, start = [], 0
         for encoder in self._encoders:
-            for name in encoder.pool_ranked:
-                found.setdefault(name, start + encoder.columns.index(name))
+            positions += [start + encoder.columns.index(name) for name in encoder.sizes]
             start += len(encoder.columns)
-        return list(found.values())
+        return plain[:, positions], [len(encoder.sizes) for encoder in self._encoders]
 
     def _columns(self) -> list[Columns]:
         """Where in a table the encoders' columns stand."""
@@ -796,12 +794,6 @@ class Predictor:
             found.append(Columns(encoder.name, tuple(range(start, start + len(encoder.columns))), core))
             start += len(encoder.columns)
         return found
-
-    def _shares(self, several: bool) -> Floats:
-        """What one standard deviation of size is worth to each view, (h,), in a predictor for several spaces or not."""
-        if self.size_share is not None or not several:
-            return np.full(len(self._views), self.size_share or 0.0)
-        return np.array([HEAD_SHARES.get(view.head, NEAR_SHARE) for view in self._views])
 
     def _far_views(self) -> tuple[View, ...]:
         """The views of `far_heads`, or of their default."""
@@ -834,15 +826,6 @@ class Predictor:
         """Rank scores (n,) of a table of features (n, d), for a task or none."""
         return np.array([score.rank_score for score in self._scores(plain, task, False, named=True)])
 
-    def _away(self, place: Place) -> Floats:
-        """How far away networks are, 0 to 1: (n,)."""
-        return beyond_edge(place.outside()) if _spaces(self.data) >= SEVERAL else farness(place.distance())
-
-    def _trust(self, place: Place) -> Floats:
-        """What share of what heads learnt counts, (n,): less of it far from all of several training spaces."""
-        far = farness(place.distance()) if _spaces(self.data) >= SEVERAL else np.zeros(len(place.apart))
-        return np.asarray(1 - (1 - FAR_TRUST) * far, np.float64)
-
     def _scores(self, plain: Floats, task: str, pool: bool, *, named: bool, epochs: float | None = None) -> list[Score]:
         """Scores without names and operators for a table of features (n, d); `named`: whether to rank for the task."""
         fitted = self.fitted
@@ -850,13 +833,16 @@ class Predictor:
             return []
         table = self._with_prior(plain)
         place = fitted.reference.place(self._placed(plain))
-        said = fitted.ensemble.member_outputs(table, self._away(place), self._trust(place))
+        several = _spaces(self.data) >= SEVERAL
+        away = beyond_edge(place.outside()) if several else farness(place.distance())
+        trust = _trust(place.distance(), place.outside()) if several else None
+        said = fitted.ensemble.member_outputs(table, away, trust)
         parts = said.weights
 
         def scores(size: Floats | None) -> Floats:
             return _drawn_to(said.scores(size), None if fitted.prior is None else table[:, -1], fitted.prior)
 
-        sizes = plain[:, self._pool_positions()]
+        sizes, _ = self._sizes(plain)
         outputs = scores(None if fitted.size_prior is None else fitted.size_prior(sizes))
         score, spread = weighted_mean(outputs, parts), weighted_deviation(outputs, parts)
         ranking = score
@@ -937,6 +923,11 @@ def _drawn_to(scores: Floats, prior_scores: Floats | None, prior: Prior | None) 
     return (prior.labels * scores + PRIOR_LABELS * scaled) / (prior.labels + PRIOR_LABELS)
 
 
+def _trust(distance: Floats, outside: Floats) -> Floats:
+    """What share of what heads learnt of several spaces counts, (n,): less outside of them, still less far away."""
+    return (1 - (1 - OUTSIDE_TRUST) * beyond_edge(outside)) * (1 - (1 - FAR_TRUST) * farness(distance))
+
+
 def _spaces(data: Iterable[Mapping[str, Any]]) -> int:
     """Of how many different spaces these records of benchmarks are."""
     return len({record["relatives"] for record in data})
@@ -944,7 +935,10 @@ def _spaces(data: Iterable[Mapping[str, Any]]) -> int:
 
 def _size_prior(calibration: Mapping[str, Any]) -> SizePrior | None:
     values = calibration.get("size_prior")
-    return SizePrior(tuple(values["centres"]), tuple(values["scales"])) if values else None
+    if not values:
+        return None
+    centres, scales, groups = (tuple(values[key]) for key in ("centres", "scales", "groups"))
+    return SizePrior(centres, scales, groups, float(values["deviation"]))
 
 
 def _rank_errors(calibration: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -1,12 +1,14 @@
 """Baselines: sizes, counts and paths of operators, and trees on them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from archgauge.datasets import nas_bench_201, nas_bench_macro
 from archgauge.datasets.benchmark import Benchmark
 from archgauge.encoders import onnx_reader
-from archgauge.encoders.errors import NotFittedError
+from archgauge.encoders.errors import DataError, NotFittedError
 from archgauge.encoders.graph import ArchGraph, Node
 from archgauge.encoders.statistics import FEATURE_NAMES, statistics
 from archgauge.predictor.baselines import CATEGORIES, TRIVIAL_ROWS, OperatorPaths, OperatorPlaces, category
@@ -129,3 +131,17 @@ def test_tree_baselines_learn_and_repeat(spaces, name):
     assert (make(4).fit(train).rank_scores(spaces[0].graphs[30:]) != scores).any()
     with pytest.raises(NotFittedError):
         make(0).rank_scores(spaces[0].graphs)
+
+
+def test_the_size_prior_alone_looks_at_no_label(spaces):
+    make = ranker_entry("size").make
+    graphs = spaces[0].graphs
+    scores = make(0).fit(spaces).rank_scores(graphs)
+    assert spearman(np.array([graph.macs for graph in graphs], np.float64), scores) > 0.7
+    others = [replace(bench, accuracy=bench.accuracy[::-1]) for bench in spaces]
+    assert make(1).fit(others).rank_scores(graphs).tobytes() == scores.tobytes()
+    assert make(0).fit(spaces).rank_scores(graphs[3:4])[0] == scores[3]
+    with pytest.raises(NotFittedError):
+        make(0).rank_scores(graphs)
+    with pytest.raises(DataError, match="all of one size"):
+        make(0).fit([spaces[0].select([0])])

@@ -205,24 +205,23 @@ def test_the_better_head_weighs_more_and_a_useless_one_little():
     assert alike == pytest.approx([1 / 3] * 3)
     nothing = np.zeros(300)
     assert np.corrcoef(combine(outputs, blends, nothing, nothing), labels)[0, 1] > 0.95
-    sized = blend_heads(outputs, labels, np.zeros(300, np.int32), shares=np.full(3, 0.5))
+    sized = blend_heads(outputs, labels, np.zeros(300, np.int32), share=0.5)
     np.testing.assert_allclose(
         combine(outputs, sized, nothing + 2, nothing) - combine(outputs, blends, nothing, nothing), 1.0
     )
 
 
 def test_heads_are_compared_with_their_share_of_size():
-    """A head that learnt only what size leaves over is no worse for it."""
+    """How well a head tells what little size leaves over matters no more than that is worth."""
     random = np.random.default_rng(0)
-    size, rest = random.normal(size=(2, 400))
-    labels = size + 0.3 * rest
-    targets = np.stack([labels, labels - size])
-    outputs = targets + 0.2 * random.normal(size=(2, 400))
-    owner, shares = np.zeros(400, np.int32), np.array([0.0, 1.0])
-    apart = [blend.weight for blend in blend_heads(outputs, targets, owner, shares=shares)]
-    together = [blend.weight for blend in blend_heads(outputs, targets, owner, shares=shares, size=size)]
-    assert apart[0] > 0.8
-    assert together[0] == pytest.approx(0.5, abs=0.1)
+    size, rest, error = random.normal(size=(3, 400))
+    labels = 0.3 * rest
+    outputs = np.stack([labels, labels + 0.3 * error])
+    owner = np.zeros(400, np.int32)
+    apart = [blend.kendall for blend in blend_heads(outputs, labels, owner, share=1.0)]
+    together = [blend.kendall for blend in blend_heads(outputs, labels, owner, share=1.0, size=size)]
+    assert apart == [pytest.approx(1), pytest.approx(0.5, abs=0.1)]
+    assert together == [pytest.approx(1), pytest.approx(0.83, abs=0.05)]
 
 
 def test_heads_are_judged_inside_each_benchmark():

@@ -14,7 +14,7 @@ def network(width):
 
 
 class Counting:
-    name, version, columns, monotone, pool_ranked = "counting", 1, ("width", "nodes"), (1, 0), ()
+    name, version, columns, monotone, sizes = "counting", 1, ("width", "nodes"), (1, 0), ()
 
     def __init__(self):
         self.calls = 0
@@ -37,7 +37,7 @@ def test_every_encoder_keeps_its_promises():
         assert np.isfinite(table).all()
         np.testing.assert_array_equal(table[1], table[3])
         assert len(encoder.monotone) == len(set(encoder.columns)) == len(encoder.columns)
-        assert set(encoder.pool_ranked) <= set(encoder.columns)
+        assert set(encoder.sizes) <= set(encoder.columns)
         assert encoder.encode([]).shape == (0, len(encoder.columns))
 
 

@@ -93,7 +93,7 @@ def test_the_shipped_map_belongs_to_the_shipped_weights_and_reads_size(graphs):
     assert rows.shape == (len(graphs), len(encoder.columns)) == (len(graphs), 172)
     assert len(encoder.monotone) == 172
     assert np.isfinite(rows).all()
-    sizes = rows[:, [encoder.columns.index(name) for name in encoder.pool_ranked]]
+    sizes = rows[:, [encoder.columns.index(name) for name in encoder.sizes]]
     assert spearmanr(sizes[:, 0], [graph.macs for graph in graphs])[0] > 0.95
     known = get_encoder("statistics").encode(graphs)
     every = [spearmanr(a, b)[0] for a, b in zip(rows.T, known.T, strict=True) if min(np.ptp(a), np.ptp(b)) > 0]

@@ -354,7 +354,7 @@ def test_the_shipped_weights_are_small_and_know_the_statistics():
 def test_naming_the_encoder_needs_no_torch():
     code = (
         "import sys; from archgauge.encoders.registry import get_encoder; e = get_encoder('text'); "
-        "e.name, e.version, e.columns, e.monotone, e.pool_ranked; print('torch' in sys.modules)"
+        "e.name, e.version, e.columns, e.monotone, e.sizes; print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -14,7 +14,7 @@ from archgauge.predictor.evaluation import few_shot, leave_groups_out
 from archgauge.predictor.figure import draw_map
 from archgauge.predictor.metrics import kendall
 from archgauge.predictor.model import Predictor
-from archgauge.predictor.size_prior import FAR_CORE_SHARE, FAR_TRUST, HEAD_SHARES, NEAR_SHARE
+from archgauge.predictor.size_prior import FAR_SHARE, FAR_TRUST, OUTSIDE_TRUST, SHARE
 
 
 def network(widths, kernel=3, resolution=32, odd=False):
@@ -361,10 +361,10 @@ def test_finetuning_does_not_take_over_options_for_thousands(two_spaces, bench):
 
 def test_the_share_of_size_can_be_set(bench):
     plain, sized = quick().fit(bench), quick(size_share=0.5).fit(bench)
-    assert [blend.share for blend in plain.fitted.ensemble.blends] == [0.0, 0.0, FAR_CORE_SHARE]
-    assert [blend.share for blend in sized.fitted.ensemble.blends] == [0.5, 0.5, FAR_CORE_SHARE]
+    assert [blend.share for blend in plain.fitted.ensemble.blends] == [0.0, 0.0, FAR_SHARE]
+    assert [blend.share for blend in sized.fitted.ensemble.blends] == [0.5, 0.5, FAR_SHARE]
     several = quick(heads=("gbdt", "extra_trees@core")).fit([space(str(i), 30, i) for i in range(3)])
-    assert [blend.share for blend in several.fitted.ensemble.blends] == [NEAR_SHARE, HEAD_SHARES["extra_trees"]]
+    assert [blend.share for blend in several.fitted.ensemble.blends] == [SHARE, SHARE]
     assert len(several.fitted.ensemble.views) == 2, "no heads of their own for far networks"
     with pytest.raises(ConfigError, match="size_share is -1"):
         quick(size_share=-1)
@@ -403,7 +403,7 @@ def test_far_networks_are_scored_by_heads_of_their_own(bench):
     moved = own.copy()
     moved[:, : len(model.columns)] += 9 * reference.scaler.scale.clip(0, 10) * reference.edges[0]
     assert reference.place(moved).distance().min() > FAR
-    table, size = moved, model.fitted.size_prior(moved[:, model._pool_positions()])
+    table, size = moved, model.fitted.size_prior(model._sizes(moved)[0])
     said = model.fitted.ensemble.member_outputs(table, np.ones(len(table)))
     np.testing.assert_allclose(model._rank_scores(moved), (said.weights * said.scores(size)).sum(0))
     inside = reference.place(own).distance() <= 1
@@ -430,19 +430,13 @@ def test_outside_several_spaces_all_heads_count_alike():
         table = own + moved * model.fitted.reference.scaler.scale.clip(0, 10)
         place = model.fitted.reference.place(table)
         far_off = place.outside() >= NEAR
-        size = model.fitted.size_prior(table[:, model._pool_positions()])
+        size = model.fitted.size_prior(model._sizes(table)[0])
         said = model.fitted.ensemble.member_outputs(table)
-        trust = 1 - (1 - FAR_TRUST) * farness(place.distance())
+        trust = OUTSIDE_TRUST * (1 - (1 - FAR_TRUST) * farness(place.distance()))
         expected = far @ (trust * said.learnt + said.scores(size) - said.learnt)
         np.testing.assert_allclose(model._rank_scores(table)[far_off], expected[far_off])
         distances += place.distance()[far_off].tolist()
     assert min(distances) < NEAR < FAR < max(distances)
-
-
-def test_one_space_is_trusted_everywhere(fitted, bench):
-    place = fitted.fitted.reference.place(fitted._table(bench) * 50)
-    assert place.distance().max() > FAR
-    np.testing.assert_array_equal(fitted._trust(place), 1)
 
 
 def test_a_space_inside_the_edge_of_a_broad_benchmark_is_outside():

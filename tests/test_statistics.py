@@ -15,7 +15,7 @@ from archgauge.encoders.statistics import (
     CORE,
     FEATURE_NAMES,
     FEATURES,
-    POOL_RANKED,
+    SIZES,
     STATISTICS_VERSION,
     laplacian_eigenvalues,
     statistics,
@@ -128,7 +128,8 @@ def test_only_measures_of_size_are_monotone() -> None:
 def test_selections_are_columns() -> None:
     assert len(set(CORE)) == len(CORE) == 44
     assert set(CORE) <= set(FEATURE_NAMES)
-    assert set(POOL_RANKED) <= set(CORE)
+    assert all(feature.monotone == 1 for feature in FEATURES if feature.name in SIZES)
+    assert set(SIZES) <= set(FEATURE_NAMES)
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
