@@ -295,8 +295,8 @@ def blend_heads(
     near = np.exp((taus - taus.max()) / (0.1 + 3 / len(owner)))
     near /= near.sum()
     away = np.full(len(near), 1 / len(near)) if alike_far else near
-    heads = zip(near, away, centres, slopes, taus, strict=True)
-    return [HeadBlend(*map(float, head), share=share) for head in heads]
+    parts = np.stack([near, away, centres, slopes, taus, np.full(len(near), share)], axis=1)
+    return [HeadBlend(*head) for head in parts.tolist()]
 
 
 def weights_of(blends: Sequence[HeadBlend], away: Floats) -> Floats:
