@@ -352,8 +352,9 @@ class Predictor:
         keys = list(zip(hashes, families, strict=True))
         folds = assign_folds(keys, _n_folds(len(table)), integer_seed(self.seed, "folds"))
 
-        size_prior = fit_size_prior(*self._sizes(plain), owner) if prior is None else None
-        term = np.zeros(len(plain)) if size_prior is None else size_prior(self._sizes(plain)[0])
+        sizes, groups = self._sizes(plain)
+        size_prior = fit_size_prior(sizes, groups, owner) if prior is None else None
+        term = np.zeros(len(plain)) if size_prior is None else size_prior(sizes)
         inside = within_spaces(term, owner)
         data = tuple(_record(benchmark) for benchmark in benchmarks)
         several = prior is None and _spaces(data) >= SEVERAL
@@ -371,7 +372,7 @@ class Predictor:
         members = fit(self._views, table, targets, weights, seed=self.seed)
         distance, outside = fold_places(self._placed(plain), folds, owner, seed=self.seed)
         away = beyond_edge(outside) if several else np.zeros(len(outside))
-        said = scaled(near, blends, term, _trust(distance, outside) if several else 1.0)
+        said = scaled(near, blends, term, _trust(distance, away) if several else 1.0)
         parts = weights_of(blends, away)
         unseen = _drawn_to(weighted_mean(said, parts), prior_scores, prior)
         rows = TaskRows(
@@ -833,9 +834,9 @@ class Predictor:
             return []
         table = self._with_prior(plain)
         place = fitted.reference.place(self._placed(plain))
-        several = _spaces(self.data) >= SEVERAL
-        away = beyond_edge(place.outside()) if several else farness(place.distance())
-        trust = _trust(place.distance(), place.outside()) if several else None
+        several, distance = _spaces(self.data) >= SEVERAL, place.distance()
+        away = beyond_edge(place.outside()) if several else farness(distance)
+        trust = _trust(distance, away) if several else None
         said = fitted.ensemble.member_outputs(table, away, trust)
         parts = said.weights
 
@@ -848,7 +849,6 @@ class Predictor:
         ranking = score
         if pool and fitted.size_prior is not None:
             ranking = weighted_mean(scores(fitted.size_prior.in_pool(sizes)), parts)
-        distance = place.distance()
         model = next((model for model in fitted.tasks if model.task == task), None)
         if model is None:
             return [
@@ -858,8 +858,8 @@ class Predictor:
         nearest = model.nearest_budget(epochs)
         told = nearest.estimate(table, outputs, parts, place, fitted.rank_errors)
         if named and model.scale is not None:
-            away = farness(place.distance(model.owners))
-            ranking = ranking + (1 - away) * (model.scale(told.accuracy) - ranking)
+            off_task = farness(place.distance(model.owners))
+            ranking = ranking + (1 - off_task) * (model.scale(told.accuracy) - ranking)
         told = told.at_budget(nearest.steps(place, epochs))
         columns = (part.tolist() for part in (ranking, told.accuracy, told.low, told.high, told.spread, distance))
         return [
@@ -923,9 +923,9 @@ def _drawn_to(scores: Floats, prior_scores: Floats | None, prior: Prior | None) 
     return (prior.labels * scores + PRIOR_LABELS * scaled) / (prior.labels + PRIOR_LABELS)
 
 
-def _trust(distance: Floats, outside: Floats) -> Floats:
+def _trust(distance: Floats, away: Floats) -> Floats:
     """What share of what heads learnt of several spaces counts, (n,): less outside of them, still less far away."""
-    return (1 - (1 - OUTSIDE_TRUST) * beyond_edge(outside)) * (1 - (1 - FAR_TRUST) * farness(distance))
+    return (1 - (1 - OUTSIDE_TRUST) * away) * (1 - (1 - FAR_TRUST) * farness(distance))
 
 
 def _spaces(data: Iterable[Mapping[str, Any]]) -> int:
