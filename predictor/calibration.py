@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .seeding import generator
+from .transforms import QUARTILE, logit
 
 Floats = NDArray[np.float64]
 
@@ -23,8 +24,6 @@ LEVEL = 0.9
 """Share of networks whose measured accuracy should lie inside the interval."""
 SIDE = 1.645
 """Standard deviations to either end of a normal interval of that level."""
-QUARTILE = 0.6745
-"""Standard deviations to either quartile of a normal distribution."""
 FEW = 20
 """With fewer labels than this a straight line and Student's t take the place of isotonic regression and conformal
 quantiles, and there is no direct regression."""
@@ -94,7 +93,7 @@ class RankMap(_Stored):
 
     def logits_per_score(self) -> float:
         """Slope of the logit of the accuracy between the quartiles of a standard normal score."""
-        below, above = _logit(self(np.array([-QUARTILE, QUARTILE]))).tolist()
+        below, above = logit(self(np.array([-QUARTILE, QUARTILE]))).tolist()
         return float((above - below) / (2 * QUARTILE))
 
     @classmethod
@@ -282,7 +281,7 @@ def widen_ranks(
         errors: How far below and above a score may lie, see `error_range`.
         slopes: (n,) logits of accuracy per unit of score; where they are 0 nothing changes.
     """
-    middle = _logit(accuracy)
+    middle = logit(accuracy)
     least, most = (_percent(middle + error * slopes) for error in errors)
     wider = slopes > 0
     return np.where(wider, np.minimum(low, least), low), np.where(wider, np.maximum(high, most), high)
@@ -322,7 +321,7 @@ def _at_level(
     accuracy: Floats, low: Floats, high: Floats, step: Floats | float, spread: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """The same, moved by `step` and widened by `spread` (n,) logits; where both are 0 nothing changes."""
-    middle, bottom, top = (_logit(each) for each in (accuracy, low, high))
+    middle, bottom, top = (logit(each) for each in (accuracy, low, high))
     moved = middle + step
     ends = (moved, moved - np.hypot(middle - bottom, spread), moved + np.hypot(top - middle, spread))
     still = (np.asarray(step) == 0) & (spread == 0)
@@ -331,13 +330,8 @@ def _at_level(
     return accuracy, low, high
 
 
-def _logit(accuracy: Floats) -> Floats:
-    share = np.clip(accuracy / 100, 1e-4, 1 - 1e-4)
-    return np.asarray(np.log(share / (1 - share)), np.float64)
-
-
-def _percent(logit: Floats) -> Floats:
-    return np.asarray(100 / (1 + np.exp(-logit)), np.float64)
+def _percent(logits: Floats) -> Floats:
+    return np.asarray(100 / (1 + np.exp(-logits)), np.float64)
 
 
 def best_share(mapped: Floats, direct: Floats, accuracy: Floats) -> float:

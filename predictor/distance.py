@@ -48,10 +48,14 @@ class Place:
     edges: Floats
     owners: tuple[int, ...]
 
+    def distances(self) -> Floats:
+        """Distance (n, b) to each benchmark; 1 at its edge."""
+        return _rounded(self.apart / self.edges)
+
     def distance(self, owners: Sequence[int] | None = None) -> Floats:
         """Distance (n,) to the nearest of the benchmarks `owners`, or of all; 1 at its edge."""
         chosen = self._among(self.owners if owners is None else owners)
-        return _rounded((self.apart[:, chosen] / self.edges[chosen]).min(axis=1))
+        return np.asarray(self.distances()[:, chosen].min(axis=1), np.float64)
 
     def outside(self) -> Floats:
         """Distance (n,) to the nearest benchmark in units of an edge that is no wider than the median of all.

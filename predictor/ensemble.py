@@ -131,15 +131,22 @@ class MemberOutputs:
         learnt: (m, n) without size; 0 where a member does not count.
         shares: (m,) what one standard deviation of size is worth to each.
         weights: (m, n) weight of each; they sum to 1 for every network.
+        counts: How many members each head has, in their order.
     """
 
     learnt: Floats
     shares: Floats
     weights: Floats
+    counts: tuple[int, ...]
 
     def scores(self, size: Floats | None) -> Floats:
         """Scores (m, n) of networks of these sizes (n,), in standard deviations; None: 0."""
         return self.learnt if size is None else self.learnt + np.outer(self.shares, size)
+
+    def by_head(self) -> Floats:
+        """Mean over the members of each head of what they say without size: (h, n)."""
+        heads = np.split(self.learnt, np.cumsum(self.counts)[:-1])
+        return np.stack([members.mean(axis=0) for members in heads])
 
 
 @dataclass(frozen=True)
@@ -179,7 +186,8 @@ class Ensemble:
                 row += 1
         if trust is not None:
             learnt *= trust
-        return MemberOutputs(learnt, np.array([blend.share for blend in blends]), weights)
+        sizes = tuple(len(members) for members in self.members)
+        return MemberOutputs(learnt, np.array([blend.share for blend in blends]), weights, sizes)
 
     def states(self) -> list[list[HeadState]]:
         """Every member taken apart, by head."""

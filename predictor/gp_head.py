@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,128 +16,189 @@ from .seeding import integer_seed
 from .transforms import Scaler
 
 STRETCHES = np.geomspace(0.4, 16.0, 12)
-"""Lengths of the kernel that are tried, in units of the median distance between training rows."""
+"""Lengths of the kernels that are tried, in units of the median distance between training rows."""
+SHARES = (0.0, 0.3, 1.0, 3.0)
+"""Variances of the second kernel that are tried, in units of the first's."""
 VARIANCES = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Variances of the slopes of linear columns that are tried, in units of the signal's."""
 LEAST = 0.01
 """Posterior share below which a length is left out."""
+MANY = 200
+"""Rows above which the second kernel is left out: it costs as many decompositions as there are `SHARES`, and the labels
+say what it would."""
 
 
 @register_head("gp")
 class GPHead(Head):
-    """Gaussian process with an isotropic Matérn 5/2 kernel on scaled features: for few labels.
+    """Gaussian process with isotropic Matérn 5/2 kernels on scaled features: for few labels.
 
-    k(x, x') = s² ((1 + r + r²/3) exp(-r) + v z·z'), r = √5 |x - x'| / l (Rasmussen and Williams 2006, eq. 4.17); z are
-    columns of which a linear function is expected (ibid. sec. 2.7), such as the score of an earlier predictor.
-    Predictions are the mean over a grid of lengths l, ratios of noise to signal and variances v of the slopes, each
-    weighted by its posterior density, so that a handful of labels does not stand or fall by one choice; the signal s²
-    has a closed form (ibid. eq. 5.8). Log-normal priors keep l and the ratio sane: the fewer labels, the longer l.
+    k = s² (m(|x - x'| / l) + w m(|u - u'| / l) + v z·z') with m the Matérn kernel (Rasmussen and Williams 2006,
+    eq. 4.17) and distances in units of their median among the training rows. z are columns of which a linear function
+    is expected (ibid. sec. 2.7), such as the score of an earlier predictor, and u such that are not to drown among the
+    many x, such as what its heads say. Predictions are the mean over a grid of lengths l, ratios of noise to signal and
+    variances w and v, each weighted by its posterior density, so that a handful of labels does not stand or fall by one
+    choice; the signal s² has a closed form (ibid. eq. 5.8). Log-normal priors keep l and the ratio sane: the fewer
+    labels, the longer l.
 
     Args:
         max_rows: Rows used at most, drawn with the seed; the cost is cubic in them.
+        second: How many columns before the last `linear` ones are u; up to 200 rows, else they are left out.
         linear: How many of the last columns are z; the others are x.
         seed: Seed of the draw of rows.
     """
 
     seeded = False
 
-    def __init__(self, max_rows: int = 1000, linear: int = 0, seed: int = 0) -> None:
-        self.max_rows, self.linear, self.seed = max_rows, linear, seed
+    def __init__(self, max_rows: int = 1000, second: int = 0, linear: int = 0, seed: int = 0) -> None:
+        self.max_rows, self.second, self.linear, self.seed = max_rows, second, linear, seed
 
     def _fit(self, table: Floats, labels: Floats, weights: Floats) -> None:
         if len(table) > self.max_rows:
             random = np.random.default_rng(integer_seed(self.seed, "gp"))
             rows = np.sort(random.choice(len(table), self.max_rows, replace=False))
             table, labels, weights = table[rows], labels[rows], weights[rows]
-        if not 0 <= self.linear <= table.shape[1]:
-            raise ValueError(f"linear is {self.linear}, expected 0 to {table.shape[1]}, the number of columns")
+        if self.second < 0 or self.linear < 0 or self.second + self.linear > table.shape[1]:
+            raise ValueError(
+                f"second is {self.second} and linear {self.linear}, expected at least 0 each and together at most "
+                f"{table.shape[1]}, the number of columns"
+            )
         weights = np.maximum(weights, 1e-6)
         self.scaler_ = Scaler.fit(table)
-        points, lines = self._parts(table)
-        self.points_ = points.astype(np.float32).astype(np.float64)  # stored in half the space
+        *parts, lines = self._parts(table)
+        kernels = [_Kernel.of(points) for points in parts[: 1 if len(table) > MANY or not self.second else 2]]
+        self.kernels_ = kernels
         self.mean_ = float(np.average(labels, weights=weights))
         root = np.sqrt(weights)
         residual, lines = root * (labels - self.mean_), root[:, None] * lines
-        distance = _distances(self.points_, self.points_)
-        apart = distance[distance > 0]
-        typical = float(np.median(apart)) if len(apart) else 1.0
-        self.lengths_, self.weights_ = np.array([typical]), np.zeros((1, len(labels)))
         self.slopes_ = np.zeros(lines.shape[1])
         if not residual.any():
             return
-        losses, pulls, slopes = _over_grid(distance / typical, root, residual, lines)
+        shares = SHARES if len(kernels) > 1 else (0.0,)
+        distances = [kernel.distances(kernel.points) / kernel.lengths for kernel in kernels]
+        losses, pulls, slopes = _over_grid(distances, shares, root, residual, lines)
         posterior = np.exp(losses.min() - losses)
-        posterior[posterior.sum(axis=(1, 2)) < LEAST * posterior.sum()] = 0.0
+        posterior[posterior.sum(axis=(1, 2, 3)) < LEAST * posterior.sum()] = 0.0
         posterior /= posterior.sum()
-        kept = posterior.any(axis=(1, 2))
-        self.lengths_ = typical * STRETCHES[kept]
-        self.weights_ = np.einsum("ijk,ijkn->in", posterior[kept], pulls[kept])
-        self.slopes_ = np.einsum("ijk,ijkm->m", posterior, slopes)
+        kept = posterior.any(axis=(1, 2, 3))
+        each = np.einsum("iwjk,iwjkn->win", posterior[kept], pulls[kept])
+        factors = (np.ones(len(shares)), np.array(shares))
+        self.kernels_ = [
+            _Kernel(kernel.points, kernel.lengths * STRETCHES[kept], np.einsum("w,win->in", factor, each))
+            for kernel, factor in zip(kernels, factors, strict=False)
+        ]
+        self.slopes_ = np.einsum("iwjk,iwjkm->m", posterior, slopes)
 
-    def _parts(self, table: Floats) -> tuple[Floats, Floats]:
-        """Scaled columns x (n, d) and z (n, k) of rows."""
+    def _parts(self, table: Floats) -> tuple[Floats, Floats, Floats]:
+        """Scaled columns x (n, d), u (n, e) and z (n, m) of rows."""
         scaled = self.scaler_(table)
-        width = scaled.shape[1] - self.linear
-        return scaled[:, :width], scaled[:, width:]
+        last = scaled.shape[1] - self.linear
+        first = last - self.second
+        return scaled[:, :first], scaled[:, first:last], scaled[:, last:]
 
     def _predict(self, table: Floats) -> Floats:
-        points, lines = self._parts(table)
-        blocks = [points[i : i + 4096] for i in range(0, len(points), 4096)]
-        parts = [self._smooth(_distances(block, self.points_)) for block in blocks]
-        return np.asarray(np.concatenate(parts) + lines @ self.slopes_ + self.mean_, np.float64)
-
-    def _smooth(self, distance: Floats) -> Floats:
-        pairs = zip(self.lengths_.tolist(), self.weights_, strict=True)
-        return np.asarray(sum(matern(distance / length) @ weights for length, weights in pairs), np.float64)
+        *parts, lines = self._parts(table)
+        smooth = sum(kernel.smooth(points) for kernel, points in zip(self.kernels_, parts, strict=False))
+        return np.asarray(smooth + lines @ self.slopes_ + self.mean_, np.float64)
 
     def _state(self) -> HeadState:
-        points = self.points_.astype(np.float32)
-        arrays: dict[str, NDArray[Any]] = {**self.scaler_.arrays(), "points": points, "slopes": self.slopes_}
-        arrays |= {"lengths": self.lengths_, "weights": self.weights_}
+        arrays: dict[str, NDArray[Any]] = {**self.scaler_.arrays(), "slopes": self.slopes_}
+        for prefix, kernel in zip(_PREFIXES, self.kernels_, strict=False):
+            arrays |= {f"{prefix}points": kernel.points.astype(np.float32)}
+            arrays |= {f"{prefix}lengths": kernel.lengths, f"{prefix}weights": kernel.weights}
         return HeadState({"mean": self.mean_}, arrays)
 
     def _restore(self, state: HeadState) -> None:
         self.mean_ = float(state.values["mean"])
         self.scaler_ = Scaler.restore(state.arrays)
-        self.points_ = np.asarray(state.arrays["points"], np.float64)
-        self.lengths_ = np.asarray(state.arrays["lengths"], np.float64)
-        self.weights_ = np.asarray(state.arrays["weights"], np.float64)
-        self.slopes_ = np.asarray(state.arrays["slopes"], np.float64)
-        self.linear = len(self.slopes_)
+        arrays = {key: np.asarray(array, np.float64) for key, array in state.arrays.items()}
+        self.kernels_ = [
+            _Kernel(*(arrays[prefix + part] for part in ("points", "lengths", "weights")))
+            for prefix in _PREFIXES
+            if f"{prefix}points" in arrays
+        ]
+        self.slopes_ = arrays["slopes"]
 
 
-def _over_grid(distance: Floats, root: Floats, residual: Floats, lines: Floats) -> tuple[Floats, Floats, Floats]:
-    """What follows from every length, ratio and variance of the grids (a, b, c); one variance if there are no lines.
+_PREFIXES = ("", "second_")
+"""What stands before the names of the arrays of each kernel."""
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """A Matérn kernel of several lengths and what the training rows contribute through it.
+
+    Attributes:
+        points: (n, d) scaled training rows.
+        lengths: (k,) lengths.
+        weights: (k, n) weight of each row.
+    """
+
+    points: Floats
+    lengths: Floats
+    weights: Floats
+
+    @classmethod
+    def of(cls, points: Floats) -> _Kernel:
+        """One whose length is the median distance between rows, and that contributes nothing."""
+        points = points.astype(np.float32).astype(np.float64)  # stored in half the space
+        distance = _distances(points, points)
+        apart = distance[distance > 0]
+        length = float(np.median(apart)) if len(apart) else 1.0
+        return cls(points, np.array([length]), np.zeros((1, len(points))))
+
+    def distances(self, rows: Floats) -> Floats:
+        """Distances (m, n) of rows (m, d) from the training rows."""
+        return _distances(rows, self.points)
+
+    def smooth(self, rows: Floats) -> Floats:
+        """What the training rows contribute to the predictions (m,) of rows (m, d)."""
+        blocks = (rows[i : i + 4096] for i in range(0, len(rows), 4096))
+        return np.concatenate([self._smooth(self.distances(block)) for block in blocks] or [np.zeros(0)])
+
+    def _smooth(self, distance: Floats) -> Floats:
+        pairs = zip(self.lengths.tolist(), self.weights, strict=True)
+        return np.asarray(sum(matern(distance / length) @ weights for length, weights in pairs), np.float64)
+
+
+def _over_grid(
+    distances: Sequence[Floats], shares: Sequence[float], root: Floats, residual: Floats, lines: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """What follows from every length, share, ratio and variance of the grids (a, b, c, d).
+
+    There is one variance if there are no lines.
 
     Args:
-        distance: (n, n) distances of rows in units of their median.
+        distances: For each of one or two kernels, the distances (n, n) of rows in units of their median.
+        shares: (b,) variances of the second kernel; (0,) if there is one.
         root: (n,) square roots of the rows' weights.
         residual: (n,) labels without their mean, times `root`.
         lines: (n, m) linear columns, times `root`.
 
     Returns:
-        Minus the log posterior density (a, b, c), weights of the rows (a, b, c, n) and slopes (a, b, c, m).
+        Minus the log posterior density (a, b, c, d), weights of the rows (a, b, c, d, n) and slopes (a, b, c, d, m).
     """
     n, m = lines.shape
-    variances = VARIANCES if m else (1.0,)
-    losses = np.empty((len(STRETCHES), len(RATIOS), len(variances)))
+    variances, ratios = np.array(VARIANCES if m else (1.0,)), RATIOS[:, None]
+    losses = np.empty((len(STRETCHES), len(shares), len(ratios), len(variances)))
     pulls, slopes = np.empty((*losses.shape, n)), np.empty((*losses.shape, m))
     usual = 3.0 * (n / 40) ** (-1 / 3)
-    for i, stretch in enumerate(STRETCHES):
-        values, vectors = np.linalg.eigh(root[:, None] * matern(distance / stretch) * root)
+    for (i, stretch), (j, share) in product(enumerate(STRETCHES), enumerate(shares)):
+        similar = matern(distances[0] / stretch)
+        if share:
+            similar += share * matern(distances[1] / stretch)
+        values, vectors = np.linalg.eigh(root[:, None] * similar * root)
         turned, turned_lines = vectors.T @ residual, vectors.T @ lines
-        for j, (ratio, noise_loss) in enumerate(zip(RATIOS, ratio_loss(), strict=True)):
-            inverse = 1 / (np.maximum(values, 0.0) + ratio)
-            along, among = turned_lines.T @ (inverse * turned), turned_lines.T @ (inverse[:, None] * turned_lines)
-            prior = 0.5 * (np.log(stretch / usual) / 0.5) ** 2 + noise_loss
-            for k, variance in enumerate(variances):  # the lines enter by the matrix inversion lemma
-                inner = np.eye(m) + variance * among
-                slopes[i, j, k] = slope = variance * np.linalg.solve(inner, along)
-                signal = (float(inverse @ turned**2) - float(along @ slope)) / n
-                determinant = float(np.linalg.slogdet(inner)[1]) - float(np.log(inverse).sum())
-                losses[i, j, k] = 0.5 * n * np.log(signal) + 0.5 * determinant + prior
-                pulls[i, j, k] = inverse * (turned - turned_lines @ slope)
-        pulls[i] = root * (pulls[i] @ vectors.T)
+        inverse = 1 / (np.maximum(values, 0.0) + ratios)
+        along = (inverse * turned) @ turned_lines
+        among = np.einsum("nm,cn,no->cmo", turned_lines, inverse, turned_lines)
+        # the lines enter by the matrix inversion lemma
+        inner = np.eye(m) + variances[:, None, None] * among[:, None]
+        slopes[i, j] = slope = variances[:, None] * np.linalg.solve(inner, along[:, None, :, None])[..., 0]
+        signal = ((inverse @ turned**2)[:, None] - (along[:, None] * slope).sum(axis=2)) / n
+        determinant = np.linalg.slogdet(inner)[1] - np.log(inverse).sum(axis=1, keepdims=True)
+        prior = 0.5 * (np.log(stretch / usual) / 0.5) ** 2 + ratio_loss()[:, None]
+        losses[i, j] = 0.5 * n * np.log(signal) + 0.5 * determinant + prior
+        pulls[i, j] = root * ((inverse[:, None] * (turned - slope @ turned_lines.T)) @ vectors.T)
     return losses, pulls, slopes
 
 

@@ -24,13 +24,14 @@ from ..encoders.registry import Encoder, core_of, encode_table, get_encoder
 from . import checkpoint
 from .calibration import error_range
 from .card import model_card
-from .distance import Reference, beyond_edge, farness, fold_places
+from .distance import Place, Reference, beyond_edge, farness, fold_places
 from .ensemble import (
     CORE,
     Columns,
     Ensemble,
     HeadBlend,
     HeadOptions,
+    MemberOutputs,
     View,
     assign_folds,
     blend_heads,
@@ -58,7 +59,7 @@ from .size_prior import (
     within_spaces,
 )
 from .tasks import TaskModel, TaskRows, fit_task
-from .transforms import normal_ranks, space_weights
+from .transforms import normal_ranks, ranks_and_values, space_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -102,9 +103,13 @@ class Prior:
     labels: int
     task: str
 
-    def scores(self, plain: Floats) -> Floats:
-        """Its scores (n,) of features (n, d), of which the first columns are those of its own encoders."""
-        return self.predictor._rank_scores(plain[:, : len(self.predictor.columns)], self.task)
+    def opinions(self, plain: Floats) -> Floats:
+        """What it says of networks, see `Predictor._opinions`: (n, k), its score last.
+
+        Args:
+            plain: (n, d) features, of which the first columns are those of its own encoders.
+        """
+        return self.predictor._opinions(plain[:, : len(self.predictor.columns)], self.task)
 
 
 @dataclass(frozen=True)
@@ -287,13 +292,16 @@ class Predictor:
     ) -> Predictor:
         """A new predictor for one benchmark, from this one and a few labels; this one is left as it is.
 
-        The heads see this predictor's score as one more feature, of which Gaussian processes expect a linear function.
-        One label is enough; with one, the ranking stays that of this predictor.
+        The heads learn the mean of the normal quantile of the rank and of the standardised (logit of the) label, and
+        they also see what this predictor says: what each of its heads learnt, the distance to each of its training
+        benchmarks, and its score. Gaussian processes expect a linear function of the score, and the rest has a kernel
+        of its own. One label is enough; with one, the ranking stays that of this predictor.
 
         Args:
             few: Networks with labels, 1 to some 10,000.
             heads: Heads to fit, with this predictor's options; default, with their own options: a Gaussian process on
-                each encoder; on the first one boosted trees, below 30 labels randomised trees, from 200 on an MLP.
+                each encoder; on the first one boosted trees, randomised trees below 30 labels, a ridge regression from
+                30 on, an MLP from 200 on.
             encoders: Encoders used beside this predictor's own.
             progress: Show progress while encoding.
 
@@ -314,7 +322,8 @@ class Predictor:
         if heads is None:
             first = self.encoders[0]
             heads = (*(f"gp@{name}" for name in every), f"gbdt@{first}")
-            heads += (f"extra_trees@{first}",) * (len(few) < 30) + (f"mlp@{first}",) * (len(few) >= 200)
+            heads += (f"extra_trees@{first}",) if len(few) < 30 else (f"ridge@{first}",)
+            heads += (f"mlp@{first}",) * (len(few) >= 200)
         tuned = self._like(every, heads, options)
         tuned._fitted = tuned._learn(
             [few], Prior(prior, centre, scale if scale > 1e-9 else 1.0, len(few), task), progress
@@ -336,17 +345,21 @@ class Predictor:
 
     def _learn(self, benchmarks: list[Benchmark], prior: Prior | None, progress: bool) -> Fitted:
         plain = np.concatenate([self._table(benchmark, progress) for benchmark in benchmarks])
-        prior_scores = None if prior is None else prior.scores(plain)
-        table = plain if prior_scores is None else np.column_stack([plain, prior_scores])
+        opinions = np.zeros((len(plain), 0)) if prior is None else prior.opinions(plain)
+        prior_scores = None if prior is None else opinions[:, -1]
+        table = np.hstack([plain, opinions])
         lengths = [len(benchmark) for benchmark in benchmarks]
         owner = np.repeat(np.arange(len(benchmarks)), lengths).astype(np.int32)
-        labels = np.concatenate([normal_ranks(benchmark.accuracy) for benchmark in benchmarks])
+        if prior is None:
+            labels = np.concatenate([normal_ranks(benchmark.accuracy) for benchmark in benchmarks])
+        else:
+            labels = ranks_and_values(benchmarks[0].accuracy, benchmarks[0].unit == "percent")
         accuracy = np.concatenate([benchmark.accuracy for benchmark in benchmarks])
         weights = np.repeat(space_weights(lengths), lengths)
-        monotone = self._monotone(prior is not None)
+        monotone = self._monotone(opinions.shape[1])
         options = self.options
-        if prior is not None:  # its score is the last column
-            options = {**options, "gp": {**options.get("gp", {}), "linear": 1}}
+        if prior is not None:
+            options = {**options, "gp": {**options.get("gp", {}), "second": opinions.shape[1] - 1, "linear": 1}}
         hashes = [key for benchmark in benchmarks for key in benchmark.hashes]
         families = [f"{b.relatives}/{group}" for b in benchmarks for group in b.groups]
         keys = list(zip(hashes, families, strict=True))
@@ -773,11 +786,12 @@ class Predictor:
         ]
         return np.hstack(tables)
 
-    def _monotone(self, with_prior: bool) -> list[int] | None:
+    def _monotone(self, opinions: int) -> list[int] | None:
+        """Signs of the encoders' columns and of so many opinions of a prior, of which the last is its score."""
         if not self.monotone:
             return None
         signs = [sign for encoder in self._encoders for sign in encoder.monotone]
-        return [*signs, 1] if with_prior else signs
+        return [*signs, *([0] * (opinions - 1)), 1] if opinions else signs
 
     def _sizes(self, plain: Floats) -> tuple[Floats, list[int]]:
         """The encoders' measures of size in a table of features (n, d): (n, k), and how many are of each encoder."""
@@ -818,27 +832,54 @@ class Predictor:
         own = np.isin(_prefixes(hashes), self.fitted.seen)
         return own if self.fitted.prior is None else own | self.fitted.prior.predictor._seen(hashes)
 
-    def _with_prior(self, plain: Floats) -> Floats:
-        """Features with the prior's score as a last column, if there is a prior."""
-        prior = self.fitted.prior
-        return plain if prior is None else np.column_stack([plain, prior.scores(plain)])
-
-    def _rank_scores(self, plain: Floats, task: str = "") -> Floats:
-        """Rank scores (n,) of a table of features (n, d), for a task or none."""
-        return np.array([score.rank_score for score in self._scores(plain, task, False, named=True)])
-
-    def _scores(self, plain: Floats, task: str, pool: bool, *, named: bool, epochs: float | None = None) -> list[Score]:
-        """Scores without names and operators for a table of features (n, d); `named`: whether to rank for the task."""
+    def _heard(self, plain: Floats) -> _Heard:
         fitted = self.fitted
-        if not len(plain):
-            return []
-        table = self._with_prior(plain)
+        table = plain if fitted.prior is None else np.hstack([plain, fitted.prior.opinions(plain)])
         place = fitted.reference.place(self._placed(plain))
         several, distance = _spaces(self.data) >= SEVERAL, place.distance()
         away = beyond_edge(place.outside()) if several else farness(distance)
         trust = _trust(distance, away) if several else None
-        said = fitted.ensemble.member_outputs(table, away, trust)
-        parts = said.weights
+        return _Heard(table, place, distance, fitted.ensemble.member_outputs(table, away, trust))
+
+    def _opinions(self, plain: Floats, task: str) -> Floats:
+        """What is said of a table of features (n, d), as features for a predictor that starts from this one.
+
+        Returns:
+            (n, h + b + 1): what each head learnt beside size, distances to the training benchmarks, the rank score.
+        """
+        heard = self._heard(plain)
+        scores = self._rank_scores(plain, task, heard)
+        return np.column_stack([heard.said.by_head().T, heard.place.distances(), scores])
+
+    def _rank_scores(self, plain: Floats, task: str = "", heard: _Heard | None = None) -> Floats:
+        """Rank scores (n,) of a table of features (n, d), for a task or none."""
+        return np.array([score.rank_score for score in self._scores(plain, task, False, named=True, heard=heard)])
+
+    def _scores(
+        self,
+        plain: Floats,
+        task: str,
+        pool: bool,
+        *,
+        named: bool,
+        epochs: float | None = None,
+        heard: _Heard | None = None,
+    ) -> list[Score]:
+        """Scores without names and operators for a table of features (n, d).
+
+        Args:
+            plain: The table.
+            task: Task to score for, or "".
+            pool: Whether size counts by its rank in the table, too.
+            named: Whether to rank for the task.
+            epochs: Budget of the accuracies, as for `score`.
+            heard: What `_heard` found of the table, if that is known.
+        """
+        fitted = self.fitted
+        if not len(plain):
+            return []
+        heard = self._heard(plain) if heard is None else heard
+        table, place, said, parts = heard.table, heard.place, heard.said, heard.said.weights
 
         def scores(size: Floats | None) -> Floats:
             return _drawn_to(said.scores(size), None if fitted.prior is None else table[:, -1], fitted.prior)
@@ -853,7 +894,7 @@ class Predictor:
         if model is None:
             return [
                 Score("", float(r), None, None, None, float(s), (), 0.0, float(d), "", pool)
-                for r, s, d in zip(ranking, spread, distance, strict=True)
+                for r, s, d in zip(ranking, spread, heard.distance, strict=True)
             ]
         nearest = model.nearest_budget(epochs)
         told = nearest.estimate(table, outputs, parts, place, fitted.rank_errors)
@@ -861,11 +902,28 @@ class Predictor:
             off_task = farness(place.distance(model.owners))
             ranking = ranking + (1 - off_task) * (model.scale(told.accuracy) - ranking)
         told = told.at_budget(nearest.steps(place, epochs))
-        columns = (part.tolist() for part in (ranking, told.accuracy, told.low, told.high, told.spread, distance))
+        columns = (part.tolist() for part in (ranking, told.accuracy, told.low, told.high, told.spread, heard.distance))
         return [
             Score("", rank, percent, least, most, deviation, (), 0.0, far, task, pool)
             for rank, percent, least, most, deviation, far in zip(*columns, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What is known of networks before they are scored.
+
+    Attributes:
+        table: (n, d) features, with the opinions of the prior behind them if there is one.
+        place: Where they lie among the training benchmarks.
+        distance: (n,) distance to the nearest of these.
+        said: What every member of the ensemble says of them.
+    """
+
+    table: Floats
+    place: Place
+    distance: Floats
+    said: MemberOutputs
 
 
 @dataclass(frozen=True)

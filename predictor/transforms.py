@@ -10,6 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
+QUARTILE = 0.6745
+"""Standard deviations to either quartile of a normal distribution."""
+FARTHEST = 3.0
+"""Standard deviations from the median beyond which labels count as no farther."""
+
 
 def normal_ranks(values: ArrayLike) -> Floats:
     """Normal quantile of the mid-rank: Φ⁻¹((rank − ½) / n), ties share their average rank (van der Waerden scores).
@@ -27,6 +32,38 @@ def normal_ranks(values: ArrayLike) -> Floats:
     if not len(array) or array.min() == array.max():
         return np.zeros(len(array))
     return np.asarray(ndtri((rankdata(array) - 0.5) / len(array)), np.float64)
+
+
+def ranks_and_values(values: ArrayLike, percent: bool) -> Floats:
+    """Mean of the normal quantile of the rank and of the standardised value, the logit of one in percent.
+
+    Ranks alone lose how far apart two networks are; values alone hang on the few that failed, though none is taken to
+    lie farther from the median than `FARTHEST` standard deviations, as the quartiles tell them.
+
+    Args:
+        values: (n,) numbers of one benchmark.
+        percent: Whether they are percentages, 0 to 100.
+
+    Returns:
+        (n,) in the order of the values; all 0 when these are constant.
+    """
+    array = np.asarray(values, np.float64)
+    ranks = normal_ranks(array)
+    if not ranks.any():
+        return ranks
+    array = logit(array) if percent else array
+    low, middle, high = np.quantile(array, [0.25, 0.5, 0.75])
+    deviation = (high - low) / (2 * QUARTILE)
+    if deviation > 0:
+        array = np.clip((array - middle) / deviation, -FARTHEST, FARTHEST)
+    spread = float(array.std())
+    return 0.5 * (ranks + (array - array.mean()) / spread) if spread > 0 else ranks
+
+
+def logit(percent: Floats) -> Floats:
+    """log(p / (1 - p)) of percentages, kept .01 away from 0 and 100."""
+    share = np.clip(percent / 100, 1e-4, 1 - 1e-4)
+    return np.asarray(np.log(share / (1 - share)), np.float64)
 
 
 def space_weights(sizes: ArrayLike) -> Floats:

@@ -29,7 +29,7 @@ from archgauge.predictor.distance import FAR, NEAR, Place, Reference, beyond_edg
 from archgauge.predictor.ensemble import assign_folds, blend_heads, combine
 from archgauge.predictor.seeding import generator, integer_seed
 from archgauge.predictor.tasks import TaskModel
-from archgauge.predictor.transforms import Scaler, normal_ranks, space_weights
+from archgauge.predictor.transforms import Scaler, normal_ranks, ranks_and_values, space_weights
 
 
 def drawn(n, seed=0, noise=1.0):
@@ -45,6 +45,26 @@ def test_labels_are_normal_quantiles_of_ranks():
     assert not normal_ranks([4, 4, 4]).any()
     assert normal_ranks([]).shape == (0,)
     np.testing.assert_array_equal(normal_ranks([1, 2, 9]), normal_ranks([10, 20, 21]))
+
+
+def test_few_labels_keep_how_far_apart_they_are():
+    labels = np.array([90.0, 91.0, 92.0, 93.0, 93.1, 94.0])
+    ranks, mixed = normal_ranks(labels), ranks_and_values(labels, True)
+    assert (np.argsort(mixed) == np.argsort(labels)).all()
+    assert mixed[4] - mixed[3] < 0.6 * (ranks[4] - ranks[3])
+    values = np.log(labels / (100 - labels))
+    np.testing.assert_allclose(mixed, (ranks + (values - values.mean()) / values.std()) / 2)
+    np.testing.assert_allclose(ranks_and_values(labels, False), ranks_and_values(3 * labels - 500, False))
+    assert not ranks_and_values([100.0, 100.0], True).any()
+    assert ranks_and_values([], False).shape == (0,)
+
+
+def test_a_failed_network_does_not_hide_how_far_apart_the_others_are():
+    labels = np.linspace(90, 94, 20)
+    usual, failed = (ranks_and_values([*labels, last], True)[:20] for last in (89.8, 0.0))
+    np.testing.assert_allclose(failed, usual, atol=0.25)
+    same = ranks_and_values([50.0] * 9 + [0.0, 100.0], True)
+    assert same[9] < same[0] < same[10]
 
 
 def test_a_space_of_n_counts_as_the_root_of_n():

@@ -243,34 +243,51 @@ def dense(kernel, cross, labels):
     return cross @ pull, len(labels) * np.log(signal) + np.linalg.slogdet(kernel)[1]
 
 
-@pytest.mark.parametrize("linear", [0, 1, 2])
-def test_a_gaussian_process_is_the_mean_over_its_grid(linear, monkeypatch):
+@pytest.mark.parametrize(("second", "linear"), [(0, 0), (0, 1), (0, 2), (2, 0), (1, 1)])
+def test_a_gaussian_process_is_the_mean_over_its_grid(second, linear, monkeypatch):
     table, labels = data(n=25, d=4)
     new, _ = data(n=7, d=4, seed=1)
-    grids = {"STRETCHES": np.array([1.0, 2.5]), "VARIANCES": (0.2, 1.0), "LEAST": 0.0}
+    grids = {"STRETCHES": np.array([1.0, 2.5]), "SHARES": (0.0, 0.7), "VARIANCES": (0.2, 1.0), "LEAST": 0.0}
     for name, grid in grids.items():
         monkeypatch.setattr(gp_head, name, grid)
-    head = make_head("gp", options={"linear": linear}).fit(table, labels)
+    head = make_head("gp", options={"second": second, "linear": linear}).fit(table, labels)
     scaler = Scaler.fit(table)
-    both = scaler(np.concatenate([table, new]))
-    points, lines = both[:, : 4 - linear], both[:, 4 - linear :]
-    apart = np.linalg.norm(points[:, None] - points, axis=2)
-    typical = np.median(apart[:25, :25][apart[:25, :25] > 0])
+    first, others, lines = np.split(scaler(np.concatenate([table, new])), [4 - linear - second, 4 - linear], axis=1)
+
+    def similar(columns, stretch):
+        apart = np.linalg.norm(columns[:, None] - columns, axis=2)
+        r = np.sqrt(5) * apart / (stretch * np.median(apart[:25, :25][apart[:25, :25] > 0]))
+        return (1 + r + r * r / 3) * np.exp(-r)
+
     means, losses = [], []
     for stretch in grids["STRETCHES"]:
-        r = np.sqrt(5) * apart / (stretch * typical)
-        for ratio in RATIOS:
-            for variance in grids["VARIANCES"] if linear else (0.0,):
-                kernel = (1 + r + r * r / 3) * np.exp(-r) + variance * lines @ lines.T
-                mean, loss = dense(kernel[:25, :25] + ratio * np.eye(25), kernel[25:, :25], labels - labels.mean())
-                prior = (np.log(stretch / (3 * (25 / 40) ** (-1 / 3))) / 0.5) ** 2 + (np.log(ratio / 0.1) / 1.5) ** 2
-                means.append(mean)
-                losses.append(0.5 * (loss + prior))
+        for share in grids["SHARES"] if second else (0.0,):
+            smooth = similar(first, stretch) + (share * similar(others, stretch) if share else 0.0)
+            for ratio in RATIOS:
+                for variance in grids["VARIANCES"] if linear else (0.0,):
+                    kernel = smooth + variance * lines @ lines.T
+                    mean, loss = dense(kernel[:25, :25] + ratio * np.eye(25), kernel[25:, :25], labels - labels.mean())
+                    prior = (np.log(stretch / (3 * (25 / 40) ** (-1 / 3))) / 0.5) ** 2
+                    means.append(mean)
+                    losses.append(0.5 * (loss + prior + (np.log(ratio / 0.1) / 1.5) ** 2))
     weights = np.exp(np.min(losses) - losses)
     expected = labels.mean() + weights @ means / weights.sum()
     np.testing.assert_allclose(head.predict(new), expected, atol=1e-5)
     again = head_class("gp").restore(head.state())
     np.testing.assert_allclose(again.predict(new), expected, atol=1e-5)
+
+
+def test_a_gaussian_process_does_not_lose_a_few_columns_among_many():
+    """Two columns that tell and two hundred that do not; with many rows the second kernel is left out."""
+    random = np.random.default_rng(0)
+    table = random.normal(size=(400, 202))
+    labels = np.sin(2 * table[:, -1]) + table[:, -2]
+    apart, together = (make_head("gp", options={"second": second}).fit(table[:60], labels[:60]) for second in (2, 0))
+    told, drowned = (np.corrcoef(head.predict(table[60:]), labels[60:])[0, 1] for head in (apart, together))
+    assert told > 0.8 > 0.5 > drowned
+    many = make_head("gp", options={"second": 2}).fit(table[:300], labels[:300])
+    assert len(many.kernels_) == 1
+    assert np.isfinite(many.predict(table)).all()
 
 
 def test_a_gaussian_process_goes_on_along_linear_columns():
@@ -279,5 +296,5 @@ def test_a_gaussian_process_goes_on_along_linear_columns():
     line, none = (make_head("gp", options={"linear": linear}).fit(table, labels) for linear in (1, 0))
     far = np.array([[0.0, 0.0, 3.5], [0.0, 0.0, -3.5]])
     assert np.abs(line.predict(far) - [7, -7]).max() < 0.5 < np.abs(none.predict(far) - [7, -7]).min()
-    with pytest.raises(ValueError, match="linear is 4, expected 0 to 3"):
-        make_head("gp", options={"linear": 4}).fit(table, labels)
+    with pytest.raises(ValueError, match=r"second is 2 and linear 2, expected .* at most 3"):
+        make_head("gp", options={"second": 2, "linear": 2}).fit(table, labels)

@@ -261,6 +261,23 @@ def test_finetune_keeps_the_earlier_scale_of_a_known_task(two_spaces):
     assert tuned.score(few)[0].high < 100
 
 
+def test_what_a_predictor_says_is_a_feature_of_the_next(two_spaces):
+    target = space("gamma", 40, 7, "new", kernel=7)
+    tuned = two_spaces.finetune(target.select(range(12)))
+    plain = two_spaces._table(target)
+    said = two_spaces._opinions(plain, "")
+    heads, benchmarks = len(two_spaces.fitted.ensemble.views), 2
+    assert said.shape == (40, heads + benchmarks + 1)
+    np.testing.assert_array_equal(said[:, -1], [s.rank_score for s in two_spaces.score(target)])
+    nearest = said[:, heads:-1].min(axis=1)
+    np.testing.assert_array_equal(nearest, [s.distance for s in two_spaces.score(target)])
+    rows = np.array([5, 2, 30])
+    np.testing.assert_allclose(two_spaces._opinions(plain[rows], ""), said[rows], atol=1e-12)
+    table = tuned._heard(tuned._table(target)).table
+    np.testing.assert_array_equal(table[:, len(tuned.columns) :], said)
+    assert len(tuned._monotone(said.shape[1])) == table.shape[1]
+
+
 def test_finetune_twice(two_spaces):
     first = two_spaces.finetune(space("gamma", 10, 7, "new", kernel=7))
     second = first.finetune(space("delta", 10, 8, "newer", kernel=1))
@@ -355,7 +372,7 @@ def test_finetuning_does_not_take_over_options_for_thousands(two_spaces, bench):
     """A shipped predictor's large leaves would leave no split in a handful of labels."""
     large = quick(options={"gbdt": {"min_leaf": 60}}).fit([space("alpha", 80, 1), space("beta", 80, 2, kernel=5)])
     tuned = large.finetune(bench.select(range(30)))
-    outputs = tuned.fitted.ensemble.member_outputs(tuned._with_prior(tuned._table(bench)))
+    outputs = tuned._heard(tuned._table(bench)).said
     assert outputs.learnt.std(axis=1).min() > 1e-6
 
 
