@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .head import Floats, Head, HeadState, register_head
-from .kernel import RATIOS, matern, ratio_loss
+from .kernel import RATIOS, consequences, drawn_rows, matern, ratio_loss
 from .seeding import integer_seed
 from .transforms import Scaler
 
@@ -53,16 +53,12 @@ class GPHead(Head):
         self.max_rows, self.second, self.linear, self.seed = max_rows, second, linear, seed
 
     def _fit(self, table: Floats, labels: Floats, weights: Floats) -> None:
-        if len(table) > self.max_rows:
-            random = np.random.default_rng(integer_seed(self.seed, "gp"))
-            rows = np.sort(random.choice(len(table), self.max_rows, replace=False))
-            table, labels, weights = table[rows], labels[rows], weights[rows]
+        table, labels, weights = drawn_rows(self.max_rows, integer_seed(self.seed, "gp"), table, labels, weights)
         if self.second < 0 or self.linear < 0 or self.second + self.linear > table.shape[1]:
             raise ValueError(
                 f"second is {self.second} and linear {self.linear}, expected at least 0 each and together at most "
                 f"{table.shape[1]}, the number of columns"
             )
-        weights = np.maximum(weights, 1e-6)
         self.scaler_ = Scaler.fit(table)
         *parts, lines = self._parts(table)
         kernels = [_Kernel.of(points) for points in parts[: 1 if len(table) > MANY or not self.second else 2]]
@@ -178,27 +174,16 @@ def _over_grid(
         Minus the log posterior density (a, b, c, d), weights of the rows (a, b, c, d, n) and slopes (a, b, c, d, m).
     """
     n, m = lines.shape
-    variances, ratios = np.array(VARIANCES if m else (1.0,)), RATIOS[:, None]
-    losses = np.empty((len(STRETCHES), len(shares), len(ratios), len(variances)))
+    variances = np.array(VARIANCES if m else (1.0,))
+    losses = np.empty((len(STRETCHES), len(shares), len(RATIOS), len(variances)))
     pulls, slopes = np.empty((*losses.shape, n)), np.empty((*losses.shape, m))
     usual = 3.0 * (n / 40) ** (-1 / 3)
     for (i, stretch), (j, share) in product(enumerate(STRETCHES), enumerate(shares)):
         similar = matern(distances[0] / stretch)
         if share:
             similar += share * matern(distances[1] / stretch)
-        values, vectors = np.linalg.eigh(root[:, None] * similar * root)
-        turned, turned_lines = vectors.T @ residual, vectors.T @ lines
-        inverse = 1 / (np.maximum(values, 0.0) + ratios)
-        along = (inverse * turned) @ turned_lines
-        among = np.einsum("nm,cn,no->cmo", turned_lines, inverse, turned_lines)
-        # the lines enter by the matrix inversion lemma
-        inner = np.eye(m) + variances[:, None, None] * among[:, None]
-        slopes[i, j] = slope = variances[:, None] * np.linalg.solve(inner, along[:, None, :, None])[..., 0]
-        signal = ((inverse @ turned**2)[:, None] - (along[:, None] * slope).sum(axis=2)) / n
-        determinant = np.linalg.slogdet(inner)[1] - np.log(inverse).sum(axis=1, keepdims=True)
-        prior = 0.5 * (np.log(stretch / usual) / 0.5) ** 2 + ratio_loss()[:, None]
-        losses[i, j] = 0.5 * n * np.log(signal) + 0.5 * determinant + prior
-        pulls[i, j] = root * ((inverse[:, None] * (turned - slope @ turned_lines.T)) @ vectors.T)
+        loss, pulls[i, j], slopes[i, j] = consequences(similar, root, residual, lines, RATIOS, variances)
+        losses[i, j] = loss + 0.5 * (np.log(stretch / usual) / 0.5) ** 2 + ratio_loss()[:, None]
     return losses, pulls, slopes
 
 

@@ -6,6 +6,7 @@ LightGBM before it is fitted or given something else than a clean table.
 
 from __future__ import annotations
 
+from .bayes_linear_head import BayesLinearHead
 from .extra_trees_head import ExtraTreesHead
 from .fuzzy_head import FuzzyMLPHead
 from .gbdt_head import GBDTHead
@@ -17,6 +18,7 @@ from .ridge_head import RidgeHead
 
 __all__ = [
     "HEADS",
+    "BayesLinearHead",
     "ExtraTreesHead",
     "FuzzyMLPHead",
     "GBDTHead",

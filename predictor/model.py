@@ -299,9 +299,9 @@ class Predictor:
 
         Args:
             few: Networks with labels, 1 to some 10,000.
-            heads: Heads to fit, with this predictor's options; default, with their own options: a Gaussian process on
-                each encoder; on the first one boosted trees, randomised trees below 30 labels, a ridge regression from
-                30 on, an MLP from 200 on.
+            heads: Heads to fit, with this predictor's options; default, with their own options: a Gaussian process and
+                a Bayesian linear regression on each encoder; on the first one boosted trees, below 30 labels randomised
+                trees, from 200 on an MLP.
             encoders: Encoders used beside this predictor's own.
             progress: Show progress while encoding.
 
@@ -321,9 +321,8 @@ class Predictor:
         options = self.options if heads is not None else {}  # those of heads for thousands of networks suit no handful
         if heads is None:
             first = self.encoders[0]
-            heads = (*(f"gp@{name}" for name in every), f"gbdt@{first}")
-            heads += (f"extra_trees@{first}",) if len(few) < 30 else (f"ridge@{first}",)
-            heads += (f"mlp@{first}",) * (len(few) >= 200)
+            heads = (*(f"{head}@{name}" for head in ("gp", "bayes_linear") for name in every), f"gbdt@{first}")
+            heads += (f"extra_trees@{first}",) * (len(few) < 30) + (f"mlp@{first}",) * (len(few) >= 200)
         tuned = self._like(every, heads, options)
         tuned._fitted = tuned._learn(
             [few], Prior(prior, centre, scale if scale > 1e-9 else 1.0, len(few), task), progress
@@ -359,7 +358,8 @@ class Predictor:
         monotone = self._monotone(opinions.shape[1])
         options = self.options
         if prior is not None:
-            options = {**options, "gp": {**options.get("gp", {}), "second": opinions.shape[1] - 1, "linear": 1}}
+            roles = {"gp": {"second": opinions.shape[1] - 1, "linear": 1}, "bayes_linear": {"linear": 1}}
+            options = {**options, **{head: {**options.get(head, {}), **role} for head, role in roles.items()}}
         hashes = [key for benchmark in benchmarks for key in benchmark.hashes]
         families = [f"{b.relatives}/{group}" for b in benchmarks for group in b.groups]
         keys = list(zip(hashes, families, strict=True))
@@ -795,10 +795,8 @@ class Predictor:
 
     def _sizes(self, plain: Floats) -> tuple[Floats, list[int]]:
         """The encoders' measures of size in a table of features (n, d): (n, k), and how many are of each encoder."""
-        positions, start = [], 0
-        for encoder in self._encoders:
-            positions += [start + encoder.columns.index(name) for name in encoder.sizes]
-            start += len(encoder.columns)
+        pairs = zip(self._columns(), self._encoders, strict=True)
+        positions = [at.positions[encoder.columns.index(name)] for at, encoder in pairs for name in encoder.sizes]
         return plain[:, positions], [len(encoder.sizes) for encoder in self._encoders]
 
     def _columns(self) -> list[Columns]:
@@ -833,6 +831,7 @@ class Predictor:
         return own if self.fitted.prior is None else own | self.fitted.prior.predictor._seen(hashes)
 
     def _heard(self, plain: Floats) -> _Heard:
+        """What is known of a table of features (n, d) before it is scored."""
         fitted = self.fitted
         table = plain if fitted.prior is None else np.hstack([plain, fitted.prior.opinions(plain)])
         place = fitted.reference.place(self._placed(plain))

@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from archgauge.datasets import nas_bench_201
 from archgauge.encoders.errors import ConfigError
-from archgauge.predictor import gp_head
+from archgauge.predictor import bayes_linear_head, gp_head
 from archgauge.predictor.heads import HEADS, Head, head_class, make_head, register_head
 from archgauge.predictor.kernel import RATIOS
 from archgauge.predictor.transforms import Scaler
@@ -30,8 +30,9 @@ QUICK = {
     "extra_trees": {"n_trees": 20},
     "gp": {},
     "ridge": {},
+    "bayes_linear": {},
 }
-LEAST_CORRELATION = {"ridge": 0.75}  # of a rule that is not linear
+LEAST_CORRELATION = {"ridge": 0.75, "bayes_linear": 0.75}  # of a rule that is not linear
 HEAVY = ("sklearn", "scipy.stats", "pandas", "lightgbm", "torch")
 """Modules of which each takes a good part of a second to import."""
 
@@ -275,6 +276,32 @@ def test_a_gaussian_process_is_the_mean_over_its_grid(second, linear, monkeypatc
     np.testing.assert_allclose(head.predict(new), expected, atol=1e-5)
     again = head_class("gp").restore(head.state())
     np.testing.assert_allclose(again.predict(new), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("linear", [0, 1])
+def test_bayesian_linear_regression_is_the_mean_over_its_grid(linear, monkeypatch):
+    table, labels = data(n=25, d=4)
+    table[:, 0] = 3.0  # says nothing, and is not counted among the columns
+    new, _ = data(n=7, d=4, seed=1)
+    grids = {"RATIOS": np.array([0.1, 1.0]), "VARIANCES": np.array([0.2, 1.0])}
+    for name, grid in grids.items():
+        monkeypatch.setattr(bayes_linear_head, name, grid)
+    head = make_head("bayes_linear", options={"linear": linear}).fit(table, labels)
+    both = Scaler.fit(table)(np.concatenate([table, new]))
+    points, lines = np.split(both, [4 - linear], axis=1)
+    means, losses = [], []
+    for ratio in grids["RATIOS"]:
+        for variance in grids["VARIANCES"] if linear else (1.0,):
+            kernel = points @ points.T / (3 - linear) + variance * lines @ lines.T
+            mean, loss = dense(kernel[:25, :25] + ratio * np.eye(25), kernel[25:, :25], labels - labels.mean())
+            means.append(mean)
+            losses.append(loss / 2)
+    weights = np.exp(np.min(losses) - losses)
+    expected = labels.mean() + weights @ means / weights.sum()
+    np.testing.assert_allclose(head.predict(new), expected, atol=1e-8)
+    np.testing.assert_allclose(head_class("bayes_linear").restore(head.state()).predict(new), expected, atol=1e-8)
+    with pytest.raises(ValueError, match="linear is 4, expected 0 to 3"):
+        make_head("bayes_linear", options={"linear": 4}).fit(table, labels)
 
 
 def test_a_gaussian_process_does_not_lose_a_few_columns_among_many():
