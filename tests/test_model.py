@@ -253,6 +253,16 @@ def test_finetune_on_constant_labels_keeps_the_ranking(two_spaces, n):
     assert all(s.accuracy == pytest.approx(70) for s in tuned.score(target))
 
 
+def test_finetune_on_losses_ranks_and_gives_no_accuracies(two_spaces):
+    target = space("gamma", 60, 7, "new", kernel=7)
+    losses = Benchmark("gamma", "loss", target.graphs, target.accuracy / 10 - 12, target.names, unit="minus nats")
+    tuned = two_spaces.finetune(losses.select(range(20)))
+    assert tuned.tasks == ()
+    scores = tuned.score(losses.select(range(20, 60)))
+    assert kendall(losses.accuracy[20:], [s.rank_score for s in scores]) > 0.5
+    assert scores[0].accuracy is None
+
+
 def test_finetune_keeps_the_earlier_scale_of_a_known_task(two_spaces):
     few = space("gamma", 20, 7, "toy", kernel=3).select([0])
     tuned = two_spaces.finetune(few)
