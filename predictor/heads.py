@@ -6,15 +6,14 @@ LightGBM before it is fitted or given something else than a clean table.
 
 from __future__ import annotations
 
-from .bayes_linear_head import BayesLinearHead
 from .extra_trees_head import ExtraTreesHead
 from .fuzzy_head import FuzzyMLPHead
 from .gbdt_head import GBDTHead
 from .gp_head import GPHead
 from .head import HEADS, Head, HeadState, head_class, make_head, register_head
+from .linear_head import BayesLinearHead, RidgeHead
 from .mlp_head import MLPHead
 from .pairwise_head import PairwiseHead
-from .ridge_head import RidgeHead
 
 __all__ = [
     "HEADS",

@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from archgauge.datasets import nas_bench_201
 from archgauge.encoders.errors import ConfigError
-from archgauge.predictor import bayes_linear_head, gp_head
+from archgauge.predictor import gp_head, linear_head
 from archgauge.predictor.heads import HEADS, Head, head_class, make_head, register_head
 from archgauge.predictor.kernel import RATIOS
 from archgauge.predictor.transforms import Scaler
@@ -285,7 +285,7 @@ def test_bayesian_linear_regression_is_the_mean_over_its_grid(linear, monkeypatc
     new, _ = data(n=7, d=4, seed=1)
     grids = {"RATIOS": np.array([0.1, 1.0]), "VARIANCES": np.array([0.2, 1.0])}
     for name, grid in grids.items():
-        monkeypatch.setattr(bayes_linear_head, name, grid)
+        monkeypatch.setattr(linear_head, name, grid)
     head = make_head("bayes_linear", options={"linear": linear}).fit(table, labels)
     both = Scaler.fit(table)(np.concatenate([table, new]))
     points, lines = np.split(both, [4 - linear], axis=1)
