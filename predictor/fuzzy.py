@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..encoders.errors import ConfigError, DataError
-from .seeding import generator
+from .seeding import drawn_rows, generator
 from .transforms import Scaler
 
 Floats = NDArray[np.float64]
@@ -88,9 +88,7 @@ class FuzzyMeans:
         if fuzzifier is not None and not 1 < fuzzifier < np.inf:
             raise ConfigError(f"fuzzifier is {fuzzifier}, expected more than 1")
         table = table[np.lexsort(table.T[::-1])] if table.shape[1] else table
-        if len(table) > max_rows:
-            rows = generator(seed, "fuzzy rows").choice(len(table), max_rows, replace=False)
-            table = table[np.sort(rows)]
+        table = table[drawn_rows(len(table), max_rows, generator(seed, "fuzzy rows"))]
         scaler = Scaler.fit(table, limit=np.inf)
         scaled = scaler(table)
         axes = _principal_axes(scaled, dimensions)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .head import Floats, Head, HeadState, register_head
-from .kernel import RATIOS, consequences, drawn_rows, matern, ratio_loss
-from .seeding import integer_seed
+from .kernel import RATIOS, consequences, matern, ratio_loss
+from .seeding import drawn_rows, integer_seed
 from .transforms import Scaler
 
 STRETCHES = np.geomspace(0.4, 16.0, 12)
@@ -53,7 +53,8 @@ class GPHead(Head):
         self.max_rows, self.second, self.linear, self.seed = max_rows, second, linear, seed
 
     def _fit(self, table: Floats, labels: Floats, weights: Floats) -> None:
-        table, labels, weights = drawn_rows(self.max_rows, integer_seed(self.seed, "gp"), table, labels, weights)
+        rows = drawn_rows(len(table), self.max_rows, np.random.default_rng(integer_seed(self.seed, "gp")))
+        table, labels, weights = table[rows], labels[rows], np.maximum(weights[rows], 1e-6)
         if self.second < 0 or self.linear < 0 or self.second + self.linear > table.shape[1]:
             raise ValueError(
                 f"second is {self.second} and linear {self.linear}, expected at least 0 each and together at most "
@@ -61,16 +62,19 @@ class GPHead(Head):
             )
         self.scaler_ = Scaler.fit(table)
         *parts, lines = self._parts(table)
-        kernels = [_Kernel.of(points) for points in parts[: 1 if len(table) > MANY or not self.second else 2]]
-        self.kernels_ = kernels
         self.mean_ = float(np.average(labels, weights=weights))
         root = np.sqrt(weights)
         residual, lines = root * (labels - self.mean_), root[:, None] * lines
+        self.kernels_: list[_Kernel] = []
         self.slopes_ = np.zeros(lines.shape[1])
         if not residual.any():
             return
-        shares = SHARES if len(kernels) > 1 else (0.0,)
-        distances = [kernel.distances(kernel.points) / kernel.lengths for kernel in kernels]
+        used = 2 if self.second and len(table) <= MANY else 1
+        points = [part.astype(np.float32).astype(np.float64) for part in parts[:used]]  # stored in half the space
+        apart = [_distances(part, part) for part in points]
+        lengths = [_typical(distance) for distance in apart]
+        distances = [distance / length for distance, length in zip(apart, lengths, strict=True)]
+        shares = SHARES if used > 1 else (0.0,)
         losses, pulls, slopes = _over_grid(distances, shares, root, residual, lines)
         posterior = np.exp(losses.min() - losses)
         posterior[posterior.sum(axis=(1, 2, 3)) < LEAST * posterior.sum()] = 0.0
@@ -79,8 +83,8 @@ class GPHead(Head):
         each = np.einsum("iwjk,iwjkn->win", posterior[kept], pulls[kept])
         factors = (np.ones(len(shares)), np.array(shares))
         self.kernels_ = [
-            _Kernel(kernel.points, kernel.lengths * STRETCHES[kept], np.einsum("w,win->in", factor, each))
-            for kernel, factor in zip(kernels, factors, strict=False)
+            _Kernel(part, length * STRETCHES[kept], np.einsum("w,win->in", factor, each))
+            for part, length, factor in zip(points, lengths, factors, strict=False)
         ]
         self.slopes_ = np.einsum("iwjk,iwjkm->m", posterior, slopes)
 
@@ -133,23 +137,10 @@ class _Kernel:
     lengths: Floats
     weights: Floats
 
-    @classmethod
-    def of(cls, points: Floats) -> _Kernel:
-        """One whose length is the median distance between rows, and that contributes nothing."""
-        points = points.astype(np.float32).astype(np.float64)  # stored in half the space
-        distance = _distances(points, points)
-        apart = distance[distance > 0]
-        length = float(np.median(apart)) if len(apart) else 1.0
-        return cls(points, np.array([length]), np.zeros((1, len(points))))
-
-    def distances(self, rows: Floats) -> Floats:
-        """Distances (m, n) of rows (m, d) from the training rows."""
-        return _distances(rows, self.points)
-
     def smooth(self, rows: Floats) -> Floats:
         """What the training rows contribute to the predictions (m,) of rows (m, d)."""
         blocks = (rows[i : i + 4096] for i in range(0, len(rows), 4096))
-        return np.concatenate([self._smooth(self.distances(block)) for block in blocks] or [np.zeros(0)])
+        return np.concatenate([self._smooth(_distances(block, self.points)) for block in blocks] or [np.zeros(0)])
 
     def _smooth(self, distance: Floats) -> Floats:
         pairs = zip(self.lengths.tolist(), self.weights, strict=True)
@@ -185,6 +176,12 @@ def _over_grid(
         loss, pulls[i, j], slopes[i, j] = consequences(similar, root, residual, lines, RATIOS, variances)
         losses[i, j] = loss + 0.5 * (np.log(stretch / usual) / 0.5) ** 2 + ratio_loss()[:, None]
     return losses, pulls, slopes
+
+
+def _typical(distance: Floats) -> float:
+    """Median of the distances (n, n) that are not 0, or 1."""
+    apart = distance[distance > 0]
+    return float(np.median(apart)) if len(apart) else 1.0
 
 
 def _distances(a: Floats, b: Floats) -> Floats:

@@ -25,15 +25,6 @@ def ratio_loss() -> Floats:
     return np.asarray(0.5 * (np.log(RATIOS / 0.1) / 1.5) ** 2, np.float64)
 
 
-def drawn_rows(limit: int, seed: int, table: Floats, labels: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
-    """At most so many rows, drawn at random, and no weight so small that its inverse is out of range."""
-    weights = np.maximum(weights, 1e-6)
-    if len(table) <= limit:
-        return table, labels, weights
-    rows = np.sort(np.random.default_rng(seed).choice(len(table), limit, replace=False))
-    return table[rows], labels[rows], weights[rows]
-
-
 def consequences(
     similar: Floats, root: Floats, residual: Floats, lines: Floats, ratios: Floats, variances: Floats
 ) -> tuple[Floats, Floats, Floats]:

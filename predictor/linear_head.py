@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .head import Floats, Head, HeadState, register_head
-from .kernel import consequences, drawn_rows
-from .seeding import integer_seed
+from .kernel import consequences
+from .seeding import drawn_rows, integer_seed
 from .transforms import Scaler
 
 PENALTIES = np.geomspace(1e-3, 1e4, 29)
@@ -89,8 +89,9 @@ class BayesLinearHead(_LinearHead):
         self.max_rows, self.linear, self.seed = max_rows, linear, seed
 
     def _fit(self, table: Floats, labels: Floats, weights: Floats) -> None:
-        seed = integer_seed(self.seed, "bayes_linear")
-        table, labels, weights = drawn_rows(self.max_rows, seed, table, labels, weights)
+        random = np.random.default_rng(integer_seed(self.seed, "bayes_linear"))
+        rows = drawn_rows(len(table), self.max_rows, random)
+        table, labels, weights = table[rows], labels[rows], np.maximum(weights[rows], 1e-6)
         if not 0 <= self.linear < table.shape[1]:
             raise ValueError(f"linear is {self.linear}, expected 0 to {table.shape[1] - 1}, one less than the columns")
         self.scaler_ = Scaler.fit(table)

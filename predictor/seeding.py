@@ -5,6 +5,7 @@ from __future__ import annotations
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def spawn(seed: int, *names: str | int) -> np.random.SeedSequence:
@@ -26,3 +27,8 @@ def integer_seed(seed: int, *names: str | int) -> int:
 def generator(seed: int, *names: str | int) -> np.random.Generator:
     """A numpy generator for the part called `names`."""
     return np.random.default_rng(spawn(seed, *names))
+
+
+def drawn_rows(rows: int, limit: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Positions of at most `limit` of so many rows, in ascending order."""
+    return np.arange(rows) if rows <= limit else np.sort(random.choice(rows, limit, replace=False))

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from ..encoders.text_context import FAMILIES, Counts
 from .kernel import RATIOS, matern, ratio_loss
-from .seeding import generator
+from .seeding import drawn_rows, generator
 from .transforms import Scaler
 
 Floats = NDArray[np.float64]
@@ -68,11 +68,9 @@ class TextProcess:
             labels: (n,) labels.
             weights: (n,) weights, of which the mean is 1.
         """
-        if len(labels) > self.max_rows:
-            rows = np.sort(generator(self.seed, "text process").choice(len(labels), self.max_rows, replace=False))
-            counts, vectors = [counts[row] for row in rows], vectors[rows]
-            labels, weights = labels[rows], weights[rows]
-        weights = np.maximum(weights, 1e-6)
+        rows = drawn_rows(len(labels), self.max_rows, generator(self.seed, "text process"))
+        counts, vectors = [counts[row] for row in rows], vectors[rows]
+        labels, weights = labels[rows], np.maximum(weights[rows], 1e-6)
         self._tables = [_Table(f, counts) for f in range(len(FAMILIES))]
         self._scaler = Scaler.fit(vectors)
         self._points = self._scaler(vectors)

@@ -23,7 +23,7 @@ from ..encoders.graph import ArchGraph
 from ..encoders.text import describe
 from ..encoders.text_context import Counts, counted
 from .heads import Head, make_head
-from .seeding import generator, integer_seed
+from .seeding import drawn_rows, generator, integer_seed
 from .text_kernel import TextProcess
 from .transforms import normal_ranks, space_weights
 
@@ -254,7 +254,5 @@ def _pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of better and of worse networks: all pairs whose labels differ, or `most` of them."""
     better, worse = np.nonzero(labels[:, None] - labels > threshold)
-    if len(better) > most:
-        chosen = np.sort(random.choice(len(better), most, replace=False))
-        better, worse = better[chosen], worse[chosen]
-    return better, worse
+    chosen = drawn_rows(len(better), most, random)
+    return better[chosen], worse[chosen]

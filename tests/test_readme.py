@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from archgauge.datasets import nas_bench_macro
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+CELLS = re.compile(r"(?<!\\)\|")
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
@@ -39,3 +41,13 @@ def test_commands_exist() -> None:
     used = set(re.findall(r"^archgauge (\w+)", shell, re.MULTILINE))
     assert used
     assert used <= known
+
+
+@pytest.mark.parametrize("file", [README, *sorted(README.parent.glob("docs/*.md"))], ids=lambda file: file.name)
+def test_rows_of_tables_have_as_many_cells_as_their_header(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    pairs = pairwise(lines)
+    wrong = [
+        row for above, row in pairs if above[:1] == row[:1] == "|" and len(CELLS.split(above)) != len(CELLS.split(row))
+    ]
+    assert wrong == []
