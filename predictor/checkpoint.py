@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 from ..encoders.errors import CheckpointError, ConfigError, OutputError
 from ..encoders.files import make_folder
 
-FORMAT = 5
+FORMAT = 6
 """Number of the folder's format; another one cannot be read.
 
 1: boosted trees were text, far heads apart. 2: a Gaussian process had one length, labels no epochs.
 3: size was a mean of two measures. 4: a fine-tuned predictor saw the score it started from and nothing else it says.
+5: a Gaussian process learnt from one draw of the rows.
 """
 CONFIG = "config.json"
 KIND = "archgauge.predictor"

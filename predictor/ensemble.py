@@ -48,14 +48,12 @@ class View:
         columns: Positions of the encoders' columns that it sees.
         width: Columns of all encoders together.
         name: `head`, or `head@encoder` where there are several encoders.
-        core: Whether it sees core columns only.
     """
 
     head: str
     columns: tuple[int, ...]
     width: int
     name: str
-    core: bool = False
 
     def of(self, table: Floats) -> Floats:
         """The columns it sees of a table (n, d)."""
@@ -88,7 +86,7 @@ def views_of(heads: Sequence[str], encoders: Sequence[Columns]) -> tuple[View, .
         if chosen == CORE:
             if not encoders[0].core:
                 raise ConfigError(f"head {entry!r}: the encoder {encoders[0].name!r} names no core columns")
-            views.append(View(head, encoders[0].core, width, entry, core=True))
+            views.append(View(head, encoders[0].core, width, entry))
             continue
         if chosen and chosen not in known:
             names = ", ".join((*known, CORE))

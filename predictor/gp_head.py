@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -40,53 +40,46 @@ class GPHead(Head):
     choice; the signal s² has a closed form (ibid. eq. 5.8). Log-normal priors keep l and the ratio sane: the fewer
     labels, the longer l.
 
+    The cost is cubic in the rows. Beyond `max_rows` the process learns from so many drawn ones, or it is the mean of
+    several with a draw each.
+
     Args:
-        max_rows: Rows used at most, drawn with the seed; the cost is cubic in them.
+        max_rows: Rows used at most of each draw.
+        draws: How many draws, if there are more rows.
         second: How many columns before the last `linear` ones are u; up to 200 rows, else they are left out.
         linear: How many of the last columns are z; the others are x.
-        seed: Seed of the draw of rows.
+        seed: Seed of the draws.
     """
 
     seeded = False
 
-    def __init__(self, max_rows: int = 1000, second: int = 0, linear: int = 0, seed: int = 0) -> None:
-        self.max_rows, self.second, self.linear, self.seed = max_rows, second, linear, seed
+    def __init__(self, max_rows: int = 1000, draws: int = 1, second: int = 0, linear: int = 0, seed: int = 0) -> None:
+        self.max_rows, self.draws, self.second, self.linear, self.seed = max_rows, draws, second, linear, seed
 
     def _fit(self, table: Floats, labels: Floats, weights: Floats) -> None:
-        rows = drawn_rows(len(table), self.max_rows, np.random.default_rng(integer_seed(self.seed, "gp")))
-        table, labels, weights = table[rows], labels[rows], np.maximum(weights[rows], 1e-6)
         if self.second < 0 or self.linear < 0 or self.second + self.linear > table.shape[1]:
             raise ValueError(
                 f"second is {self.second} and linear {self.linear}, expected at least 0 each and together at most "
                 f"{table.shape[1]}, the number of columns"
             )
+        if self.draws < 1:
+            raise ValueError(f"draws is {self.draws}, expected at least 1")
+        weights = np.maximum(weights, 1e-6)
         self.scaler_ = Scaler.fit(table)
-        *parts, lines = self._parts(table)
         self.mean_ = float(np.average(labels, weights=weights))
+        self.kernels_: list[_Kernel] = []
+        self.slopes_ = np.zeros(self.linear)
+        *parts, lines = self._parts(table)
         root = np.sqrt(weights)
         residual, lines = root * (labels - self.mean_), root[:, None] * lines
-        self.kernels_: list[_Kernel] = []
-        self.slopes_ = np.zeros(lines.shape[1])
-        if not residual.any():
-            return
-        used = 2 if self.second and len(table) <= MANY else 1
-        points = [part.astype(np.float32).astype(np.float64) for part in parts[:used]]  # stored in half the space
-        apart = [_distances(part, part) for part in points]
-        lengths = [_typical(distance) for distance in apart]
-        distances = [distance / length for distance, length in zip(apart, lengths, strict=True)]
-        shares = SHARES if used > 1 else (0.0,)
-        losses, pulls, slopes = _over_grid(distances, shares, root, residual, lines)
-        posterior = np.exp(losses.min() - losses)
-        posterior[posterior.sum(axis=(1, 2, 3)) < LEAST * posterior.sum()] = 0.0
-        posterior /= posterior.sum()
-        kept = posterior.any(axis=(1, 2, 3))
-        each = np.einsum("iwjk,iwjkn->win", posterior[kept], pulls[kept])
-        factors = (np.ones(len(shares)), np.array(shares))
-        self.kernels_ = [
-            _Kernel(part, length * STRETCHES[kept], np.einsum("w,win->in", factor, each))
-            for part, length, factor in zip(points, lengths, factors, strict=False)
-        ]
-        self.slopes_ = np.einsum("iwjk,iwjkm->m", posterior, slopes)
+        random = np.random.default_rng(integer_seed(self.seed, "gp"))
+        draws = self.draws if len(table) > self.max_rows else 1
+        for _ in range(draws):
+            rows = drawn_rows(len(table), self.max_rows, random)
+            if residual[rows].any():
+                kernels, slopes = _learnt([part[rows] for part in parts], root[rows], residual[rows], lines[rows])
+                self.kernels_ += [replace(kernel, weights=kernel.weights / draws) for kernel in kernels]
+                self.slopes_ += slopes / draws
 
     def _parts(self, table: Floats) -> tuple[Floats, Floats, Floats]:
         """Scaled columns x (n, d), u (n, e) and z (n, m) of rows."""
@@ -97,30 +90,25 @@ class GPHead(Head):
 
     def _predict(self, table: Floats) -> Floats:
         *parts, lines = self._parts(table)
-        smooth = sum(kernel.smooth(points) for kernel, points in zip(self.kernels_, parts, strict=False))
+        smooth = sum(kernel.smooth(parts[kernel.part]) for kernel in self.kernels_)
         return np.asarray(smooth + lines @ self.slopes_ + self.mean_, np.float64)
 
     def _state(self) -> HeadState:
         arrays: dict[str, NDArray[Any]] = {**self.scaler_.arrays(), "slopes": self.slopes_}
-        for prefix, kernel in zip(_PREFIXES, self.kernels_, strict=False):
-            arrays |= {f"{prefix}points": kernel.points.astype(np.float32)}
-            arrays |= {f"{prefix}lengths": kernel.lengths, f"{prefix}weights": kernel.weights}
-        return HeadState({"mean": self.mean_}, arrays)
+        for i, kernel in enumerate(self.kernels_):
+            arrays |= {f"points_{i}": kernel.points.astype(np.float32)}
+            arrays |= {f"lengths_{i}": kernel.lengths, f"weights_{i}": kernel.weights}
+        return HeadState({"mean": self.mean_, "parts": [kernel.part for kernel in self.kernels_]}, arrays)
 
     def _restore(self, state: HeadState) -> None:
         self.mean_ = float(state.values["mean"])
         self.scaler_ = Scaler.restore(state.arrays)
         arrays = {key: np.asarray(array, np.float64) for key, array in state.arrays.items()}
         self.kernels_ = [
-            _Kernel(*(arrays[prefix + part] for part in ("points", "lengths", "weights")))
-            for prefix in _PREFIXES
-            if f"{prefix}points" in arrays
+            _Kernel(int(part), *(arrays[f"{name}_{i}"] for name in ("points", "lengths", "weights")))
+            for i, part in enumerate(state.values["parts"])
         ]
         self.slopes_ = arrays["slopes"]
-
-
-_PREFIXES = ("", "second_")
-"""What stands before the names of the arrays of each kernel."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +116,13 @@ class _Kernel:
     """A Matérn kernel of several lengths and what the training rows contribute through it.
 
     Attributes:
+        part: Which columns it sees: 0 for x, 1 for u.
         points: (n, d) scaled training rows.
         lengths: (k,) lengths.
         weights: (k, n) weight of each row.
     """
 
+    part: int
     points: Floats
     lengths: Floats
     weights: Floats
@@ -145,6 +135,35 @@ class _Kernel:
     def _smooth(self, distance: Floats) -> Floats:
         pairs = zip(self.lengths.tolist(), self.weights, strict=True)
         return np.asarray(sum(matern(distance / length) @ weights for length, weights in pairs), np.float64)
+
+
+def _learnt(parts: Sequence[Floats], root: Floats, residual: Floats, lines: Floats) -> tuple[list[_Kernel], Floats]:
+    """Kernels with what n rows contribute through them, and slopes (m,) of the lines.
+
+    Args:
+        parts: Scaled columns x (n, d) and u (n, e).
+        root: (n,) square roots of the rows' weights.
+        residual: (n,) labels without their mean, times `root`.
+        lines: (n, m) linear columns, times `root`.
+    """
+    used = 2 if parts[1].shape[1] and len(root) <= MANY else 1
+    points = [part.astype(np.float32).astype(np.float64) for part in parts[:used]]  # stored in half the space
+    apart = [_distances(part, part) for part in points]
+    lengths = [_typical(distance) for distance in apart]
+    distances = [distance / length for distance, length in zip(apart, lengths, strict=True)]
+    shares = SHARES if used > 1 else (0.0,)
+    losses, pulls, slopes = _over_grid(distances, shares, root, residual, lines)
+    posterior = np.exp(losses.min() - losses)
+    posterior[posterior.sum(axis=(1, 2, 3)) < LEAST * posterior.sum()] = 0.0
+    posterior /= posterior.sum()
+    kept = posterior.any(axis=(1, 2, 3))
+    each = np.einsum("iwjk,iwjkn->win", posterior[kept], pulls[kept])
+    factors = (np.ones(len(shares)), np.array(shares))
+    kernels = [
+        _Kernel(i, part, length * STRETCHES[kept], np.einsum("w,win->in", factor, each))
+        for i, (part, length, factor) in enumerate(zip(points, lengths, factors, strict=False))
+    ]
+    return kernels, np.einsum("iwjk,iwjkm->m", posterior, slopes)
 
 
 def _over_grid(

@@ -181,6 +181,7 @@ SHIPPED_OPTIONS: dict[str, Any] = {
     "options": {
         "extra_trees": {"n_trees": 60, "columns": 0.2, "min_leaf": 10},
         "gbdt": {"columns": 0.1, "min_leaf": 60},
+        "gp": {"draws": 4},
         "mlp": {"limit": 2.0},
     },
 }

@@ -325,3 +325,22 @@ def test_a_gaussian_process_goes_on_along_linear_columns():
     assert np.abs(line.predict(far) - [7, -7]).max() < 0.5 < np.abs(none.predict(far) - [7, -7]).min()
     with pytest.raises(ValueError, match=r"second is 2 and linear 2, expected .* at most 3"):
         make_head("gp", options={"second": 2, "linear": 2}).fit(table, labels)
+
+
+def test_a_gaussian_process_learns_from_several_draws_of_many_rows():
+    table, labels = data(n=700, d=5)
+    labels = labels + np.random.default_rng(1).normal(size=700)
+    truth = table[600:, 0] + 0.5 * np.abs(table[600:, 1])
+
+    def error(draws, seed):
+        head = make_head("gp", options={"max_rows": 60, "draws": draws}, seed=seed).fit(table[:600], labels[:600])
+        assert len(head.kernels_) == draws
+        said = head.predict(table[600:])
+        np.testing.assert_allclose(head_class("gp").restore(head.state()).predict(table[600:]), said, atol=1e-5)
+        return np.mean((said - truth) ** 2)
+
+    assert np.mean([error(6, seed) for seed in range(3)]) < 0.8 * np.mean([error(1, seed) for seed in range(9)])
+    few, same = (make_head("gp", options={"draws": draws}).fit(table, labels).predict(table) for draws in (1, 6))
+    np.testing.assert_array_equal(few, same, err_msg="there is only one draw of all rows")
+    with pytest.raises(ValueError, match="draws is 0"):
+        make_head("gp", options={"draws": 0}).fit(table, labels)
