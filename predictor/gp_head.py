@@ -21,6 +21,10 @@ SHARES = (0.0, 0.3, 1.0, 3.0)
 """Variances of the second kernel that are tried, in units of the first's."""
 VARIANCES = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Variances of the slopes of linear columns that are tried, in units of the signal's."""
+LIMIT = 4.0
+"""Deviations from the mean beyond which scaled features are clipped."""
+STEP = 2.0**-12
+"""To what training rows are rounded: they take a quarter of the space, and a row is exactly 0 away from itself."""
 LEAST = 0.01
 """Posterior share below which a length is left out."""
 MANY = 200
@@ -65,7 +69,7 @@ class GPHead(Head):
         if self.draws < 1:
             raise ValueError(f"draws is {self.draws}, expected at least 1")
         weights = np.maximum(weights, 1e-6)
-        self.scaler_ = Scaler.fit(table)
+        self.scaler_ = Scaler.fit(table, limit=LIMIT)
         self.mean_ = float(np.average(labels, weights=weights))
         self.kernels_: list[_Kernel] = []
         self.slopes_ = np.zeros(self.linear)
@@ -96,19 +100,17 @@ class GPHead(Head):
     def _state(self) -> HeadState:
         arrays: dict[str, NDArray[Any]] = {**self.scaler_.arrays(), "slopes": self.slopes_}
         for i, kernel in enumerate(self.kernels_):
-            arrays |= {f"points_{i}": kernel.points.astype(np.float32)}
-            arrays |= {f"lengths_{i}": kernel.lengths, f"weights_{i}": kernel.weights}
+            arrays |= {f"points_{i}": kernel.points, f"lengths_{i}": kernel.lengths, f"weights_{i}": kernel.weights}
         return HeadState({"mean": self.mean_, "parts": [kernel.part for kernel in self.kernels_]}, arrays)
 
     def _restore(self, state: HeadState) -> None:
         self.mean_ = float(state.values["mean"])
         self.scaler_ = Scaler.restore(state.arrays)
-        arrays = {key: np.asarray(array, np.float64) for key, array in state.arrays.items()}
         self.kernels_ = [
-            _Kernel(int(part), *(arrays[f"{name}_{i}"] for name in ("points", "lengths", "weights")))
+            _Kernel(int(part), *(state.arrays[f"{name}_{i}"] for name in ("points", "lengths", "weights")))
             for i, part in enumerate(state.values["parts"])
         ]
-        self.slopes_ = arrays["slopes"]
+        self.slopes_ = np.asarray(state.arrays["slopes"], np.float64)
 
 
 @dataclass(frozen=True)
@@ -117,20 +119,21 @@ class _Kernel:
 
     Attributes:
         part: Which columns it sees: 0 for x, 1 for u.
-        points: (n, d) scaled training rows.
+        points: (n, d) scaled training rows, in units of `STEP`.
         lengths: (k,) lengths.
         weights: (k, n) weight of each row.
     """
 
     part: int
-    points: Floats
+    points: NDArray[np.int16]
     lengths: Floats
     weights: Floats
 
     def smooth(self, rows: Floats) -> Floats:
         """What the training rows contribute to the predictions (m,) of rows (m, d)."""
         blocks = (rows[i : i + 4096] for i in range(0, len(rows), 4096))
-        return np.concatenate([self._smooth(_distances(block, self.points)) for block in blocks] or [np.zeros(0)])
+        points = _unpacked(self.points)
+        return np.concatenate([self._smooth(_distances(block, points)) for block in blocks] or [np.zeros(0)])
 
     def _smooth(self, distance: Floats) -> Floats:
         pairs = zip(self.lengths.tolist(), self.weights, strict=True)
@@ -147,8 +150,8 @@ def _learnt(parts: Sequence[Floats], root: Floats, residual: Floats, lines: Floa
         lines: (n, m) linear columns, times `root`.
     """
     used = 2 if parts[1].shape[1] and len(root) <= MANY else 1
-    points = [part.astype(np.float32).astype(np.float64) for part in parts[:used]]  # stored in half the space
-    apart = [_distances(part, part) for part in points]
+    points = [np.rint(part / STEP).astype(np.int16) for part in parts[:used]]
+    apart = [_distances(part, part) for part in map(_unpacked, points)]
     lengths = [_typical(distance) for distance in apart]
     distances = [distance / length for distance, length in zip(apart, lengths, strict=True)]
     shares = SHARES if used > 1 else (0.0,)
@@ -195,6 +198,10 @@ def _over_grid(
         loss, pulls[i, j], slopes[i, j] = consequences(similar, root, residual, lines, RATIOS, variances)
         losses[i, j] = loss + 0.5 * (np.log(stretch / usual) / 0.5) ** 2 + ratio_loss()[:, None]
     return losses, pulls, slopes
+
+
+def _unpacked(points: NDArray[np.int16]) -> Floats:
+    return points.astype(np.float64) * STEP
 
 
 def _typical(distance: Floats) -> float:
