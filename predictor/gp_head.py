@@ -22,7 +22,7 @@ SHARES = (0.0, 0.3, 1.0, 3.0)
 VARIANCES = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Variances of the slopes of linear columns that are tried, in units of the signal's."""
 LIMIT = 4.0
-"""Deviations from the mean beyond which scaled features are clipped."""
+"""Deviations from the mean beyond which scaled features are clipped; in units of `STEP` it fits into 16 bits."""
 STEP = 2.0**-12
 """To what training rows are rounded: they take a quarter of the space, and a row is exactly 0 away from itself."""
 LEAST = 0.01
