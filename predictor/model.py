@@ -2,143 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from hashlib import sha256
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.benchmark import Benchmark
-from ..encoders.errors import ArchGaugeError, CheckpointError, ConfigError, DataError, NotFittedError
+from ..encoders.errors import ConfigError, DataError, NotFittedError
 from ..encoders.graph import ArchGraph
-from ..encoders.model_names import is_name
-from ..encoders.reading import Shapes, is_module, read
-from ..encoders.registry import Encoder, core_of, encode_table, get_encoder
+from ..encoders.reading import Shapes
+from ..encoders.registry import encode_table, get_encoder
 from . import checkpoint
-from .calibration import error_range
-from .card import model_card
-from .distance import Place, Reference, beyond_edge, farness, fold_places
-from .ensemble import (
-    CORE,
-    Columns,
-    Ensemble,
-    HeadBlend,
-    HeadOptions,
-    MemberOutputs,
-    View,
-    assign_folds,
-    blend_heads,
-    combine,
-    components,
-    fit_members,
-    out_of_fold,
-    scaled,
-    views_of,
-    weighted_deviation,
-    weighted_mean,
-    weights_of,
-)
-from .heads import HeadState, make_head
-from .metrics import kendall
+from .distance import Place, beyond_edge, farness
+from .ensemble import CORE, HeadOptions, MemberOutputs, View, views_of, weighted_deviation, weighted_mean
+from .features import Features
+from .fitted import Fitted, Prior, Stored, to_files
+from .heads import make_head
+from .learning import SEVERAL, Recipe, learn, prefixes, spaces_of
+from .networks import Item, Network, Networks, OnError, gather
 from .score import Ranked, Score
-from .seeding import integer_seed
-from .size_prior import (
-    FAR_SHARE,
-    FAR_TRUST,
-    OUTSIDE_TRUST,
-    SHARE,
-    SizePrior,
-    fit_size_prior,
-    within_spaces,
-)
-from .tasks import TaskModel, TaskRows, fit_task
-from .transforms import normal_ranks, ranks_and_values, space_weights
+from .size_prior import trust
 
 if TYPE_CHECKING:
-    import onnx
-    import torch
-
     from .evaluation import Evaluation
 
 Floats = NDArray[np.float64]
-Network: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | torch.nn.Module | ArchGraph"
-Networks: TypeAlias = "Network | Iterable[Network] | Benchmark"
-OnError = Literal["raise", "skip"]
 
-PRIOR_LABELS = 1
-"""How many labels the zero-shot score is worth in the blend when a predictor is fine-tuned: it ranks where one or two
-labels say nothing. What more it is worth, the heads find out, of which it is a feature."""
-NEAR = 10
-"""From how many labels on a fine-tuned predictor measures distances from its own training networks."""
-SEVERAL = 3
-"""From how many training spaces on a predictor is one for several."""
 FAR_HEADS = (f"extra_trees@{CORE}",)
 """Heads far from the training set of a predictor for one or two spaces."""
 SHIPPED = Path(__file__).parent / "shipped"
 """Folder of the predictor that comes with the package."""
-
-
-@dataclass(frozen=True)
-class Prior:
-    """What a fine-tuned predictor started from.
-
-    Attributes:
-        predictor: The zero-shot predictor.
-        centre: Its median score on the few networks.
-        scale: Standard deviation of its scores on them.
-        labels: Number of labels fine-tuned on; the blend is (labels · own + prior) / (labels + 1).
-        task: The task it scores for, "" if it knows none.
-    """
-
-    predictor: Predictor
-    centre: float
-    scale: float
-    labels: int
-    task: str
-
-    def opinions(self, plain: Floats) -> Floats:
-        """What it says of networks, see `Predictor._opinions`: (n, k), its score last.
-
-        Args:
-            plain: (n, d) features, of which the first columns are those of its own encoders.
-        """
-        return self.predictor._opinions(plain[:, : len(self.predictor.columns)], self.task)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """Everything a predictor learns.
-
-    Attributes:
-        ensemble: Heads, with weights for networks like those of the training set and for others.
-        reference: Sample of the training networks, for distances.
-        tasks: What gives accuracies, one per task.
-        seen: First 64 bits of the hashes of all training graphs, sorted, uint64.
-        data: One record per training benchmark, for the model card.
-        report: What fitting found out: weight and out-of-fold Kendall of each head and benchmark.
-        prior: Set on fine-tuned predictors.
-        size_prior: The measure of size of which heads have a share; None on fine-tuned predictors.
-        rank_errors: How far below and above the score of a network the normal quantile of its rank in its own space may
-            lie when that space was left out: quantiles of the difference, for the 90 % interval of far networks. None
-            where fewer than three spaces were there to leave out.
-    """
-
-    ensemble: Ensemble
-    reference: Reference
-    tasks: tuple[TaskModel, ...]
-    seen: NDArray[np.uint64]
-    data: tuple[dict[str, Any], ...]
-    report: dict[str, Any]
-    prior: Prior | None
-    size_prior: SizePrior | None
-    rank_errors: tuple[float, float] | None = None
 
 
 class Predictor:
@@ -199,9 +97,9 @@ class Predictor:
             raise ConfigError(f"size_share is {size_share}, expected 0 or more")
         self.size_share = size_share
         self.cache = cache
-        self._encoders: tuple[Encoder, ...] = tuple(get_encoder(name) for name in self.encoders)
-        self._views: tuple[View, ...] = views_of(self.heads, self._columns())
-        views_of(self.far_heads or (), self._columns())
+        self._features = Features(self.encoders, cache)
+        self._views = views_of(self.heads, self._features.columns)
+        views_of(self.far_heads or (), self._features.columns)
         self._fitted: Fitted | None = None
 
     def __repr__(self) -> str:
@@ -240,7 +138,7 @@ class Predictor:
     @property
     def _pools(self) -> bool:
         """Whether scoring candidates together differs from scoring each alone."""
-        return self.fitted.size_prior is not None and _spaces(self.data) > 1
+        return self.fitted.size_prior is not None and spaces_of(self.data) > 1
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -250,9 +148,7 @@ class Predictor:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the encoders' columns, as `embed` gives them."""
-        if len(self._encoders) == 1:
-            return self._encoders[0].columns
-        return tuple(f"{encoder.name}.{column}" for encoder in self._encoders for column in encoder.columns)
+        return self._features.names
 
     # -- fitting ---------------------------------------------------------------------------------------------------
 
@@ -342,128 +238,18 @@ class Predictor:
             options=options,
         )
 
-    def _learn(self, benchmarks: list[Benchmark], prior: Prior | None, progress: bool) -> Fitted:
-        plain = np.concatenate([self._table(benchmark, progress) for benchmark in benchmarks])
-        opinions = np.zeros((len(plain), 0)) if prior is None else prior.opinions(plain)
-        prior_scores = None if prior is None else opinions[:, -1]
-        table = np.hstack([plain, opinions])
-        lengths = [len(benchmark) for benchmark in benchmarks]
-        owner = np.repeat(np.arange(len(benchmarks)), lengths).astype(np.int32)
-        if prior is None:
-            labels = np.concatenate([normal_ranks(benchmark.accuracy) for benchmark in benchmarks])
-        else:
-            labels = ranks_and_values(benchmarks[0].accuracy, benchmarks[0].unit == "percent")
-        accuracy = np.concatenate([benchmark.accuracy for benchmark in benchmarks])
-        weights = np.repeat(space_weights(lengths), lengths)
-        monotone = self._monotone(opinions.shape[1])
-        options = self.options
-        if prior is not None:
-            roles = {"gp": {"second": opinions.shape[1] - 1, "linear": 1}, "bayes_linear": {"linear": 1}}
-            options = {**options, **{head: {**options.get(head, {}), **role} for head, role in roles.items()}}
-        hashes = [key for benchmark in benchmarks for key in benchmark.hashes]
-        families = [f"{b.relatives}/{group}" for b in benchmarks for group in b.groups]
-        keys = list(zip(hashes, families, strict=True))
-        folds = assign_folds(keys, _n_folds(len(table)), integer_seed(self.seed, "folds"))
-
-        sizes, groups = self._sizes(plain)
-        size_prior = fit_size_prior(sizes, groups, owner) if prior is None else None
-        term = np.zeros(len(plain)) if size_prior is None else size_prior(sizes)
-        inside = within_spaces(term, owner)
-        data = tuple(_record(benchmark) for benchmark in benchmarks)
-        several = prior is None and _spaces(data) >= SEVERAL
-        share = SHARE * several if self.size_share is None else self.size_share
-        if size_prior is None:
-            share = 0.0
-        targets = labels - share * inside
-        fold = partial(out_of_fold, self._views, table, targets, weights, monotone=monotone, options=options)
-        near, apart = fold(folds, seed=self.seed), None
-        if several:
-            spaces = [(benchmarks[i].relatives,) for i in owner]
-            apart = fold(assign_folds(spaces, 4, integer_seed(self.seed, "spaces")), seed=self.seed)
-        blends = blend_heads(near, targets, owner, alike_far=several, share=share, size=inside)
-        fit = partial(fit_members, n_seeds=self.n_seeds, monotone=monotone, options=options)
-        members = fit(self._views, table, targets, weights, seed=self.seed)
-        distance, outside = fold_places(self._placed(plain), folds, owner, seed=self.seed)
-        away = beyond_edge(outside) if several else np.zeros(len(outside))
-        said = scaled(near, blends, term, _trust(distance, away) if several else 1.0)
-        parts = weights_of(blends, away)
-        unseen = _drawn_to(weighted_mean(said, parts), prior_scores, prior)
-        rows = TaskRows(
-            table=table,
-            accuracy=accuracy,
-            weights=weights,
-            owner=owner,
-            folds=folds,
-            groups=components(keys),
-            distance=distance,
-            score=unseen,
-            members=_drawn_to(said, prior_scores, prior),
-            parts=parts,
+    def _learn(self, benchmarks: Sequence[Benchmark], prior: Prior | None, progress: bool) -> Fitted:
+        tables = [self._table(benchmark, progress) for benchmark in benchmarks]
+        recipe = Recipe(
+            self._views,
+            self._far_views(),
+            self.options,
+            n_seeds=self.n_seeds,
+            seed=self.seed,
+            monotone=self.monotone,
+            size_share=self.size_share,
         )
-        far_views = () if several or size_prior is None else self._far_views()
-        if far_views:
-            seed = integer_seed(self.seed, "far")
-            members += fit(far_views, table, labels - FAR_SHARE * inside, weights, seed=seed)
-            blends = [replace(blend, far=0.0) for blend in blends]
-            blends += [HeadBlend(0.0, 1 / len(far_views), 0.0, 1.0, nan, FAR_SHARE)] * len(far_views)
-        names = [benchmark.task if benchmark.unit == "percent" else "" for benchmark in benchmarks]
-        owners = {task: tuple(i for i, name in enumerate(names) if name == task) for task in names if task}
-        known_before = () if prior is None else prior.predictor.fitted.tasks
-        tasks = tuple(
-            fit_task(
-                task,
-                mine,
-                tuple(benchmarks[i].epochs for i in mine),
-                rows,
-                self._views,
-                n_seeds=self.n_seeds,
-                seed=integer_seed(self.seed, "task", task),
-                monotone=monotone,
-                options=options,
-                before=next((model for model in known_before if model.task == task), None),
-                scaled=len(benchmarks) > 1,
-            )
-            for task, mine in owners.items()
-        )
-
-        report: dict[str, Any] = {
-            "size_share": share,
-            "heads": {
-                view.name: {"weight": blend.weight, "far": blend.far, "kendall": blend.kendall}
-                for view, blend in zip(self._views, blends, strict=False)
-            },
-            "out_of_fold_kendall": {
-                f"{b.name}:{b.task}": kendall(accuracy[owner == i], unseen[owner == i])
-                for i, b in enumerate(benchmarks)
-            },
-        }
-        rank_errors = None
-        if apart is not None:
-            apart_scores = combine(apart, blends, term, np.ones(len(term)), OUTSIDE_TRUST)
-            rank_errors = error_range(labels - apart_scores, owner)
-            report["out_of_space_kendall"] = {
-                f"{b.name}:{b.task}": kendall(accuracy[owner == i], apart_scores[owner == i])
-                for i, b in enumerate(benchmarks)
-            }
-        if prior is not None and prior_scores is not None:
-            report["labels"] = prior.labels
-            report["prior_kendall"] = kendall(accuracy, prior_scores)
-            report["seen_by_prior"] = int(prior.predictor._seen(benchmarks[0].hashes).sum())
-        return Fitted(
-            ensemble=Ensemble((*self._views, *far_views), members, tuple(blends)),
-            reference=(
-                prior.predictor.fitted.reference  # a handful of networks says nothing of what is near
-                if prior is not None and len(plain) < NEAR
-                else Reference.fit(self._placed(plain), owner, seed=self.seed)
-            ),
-            tasks=tasks,
-            seen=np.unique(_prefixes(hashes)),
-            data=data,
-            report=report,
-            prior=prior,
-            size_prior=size_prior,
-            rank_errors=rank_errors,
-        )
+        return learn(recipe, self._features, benchmarks, np.concatenate(tables), prior)
 
     # -- scoring ---------------------------------------------------------------------------------------------------
 
@@ -506,9 +292,9 @@ class Predictor:
         chosen = self._task(task)
         if epochs is not None and not epochs > 0:
             raise ConfigError(f"epochs is {epochs}, expected a number above 0, or None")
-        items = _gather(networks, on_error, input_shapes)
+        items = gather(networks, on_error, input_shapes)
         good = [item.graph for item in items if item.graph is not None]
-        table, named = self._encode(good), task is not None
+        table, named = self._features.table(good), task is not None
         scores = iter(self._scores(table, chosen, pool and self._pools, named=named, epochs=epochs))
         result = []
         for item in items:
@@ -555,10 +341,10 @@ class Predictor:
         if isinstance(networks, Benchmark):
             graphs, hashes = networks.graphs, networks.hashes
         else:
-            items = _gather(networks, "raise", input_shapes)
+            items = gather(networks, "raise", input_shapes)
             graphs = [item.graph for item in items if item.graph is not None]
             hashes = tuple(graph.hash for graph in graphs)
-        chosen = self._encoders[0] if encoder is None else get_encoder(encoder)
+        chosen = self._features.encoders[0] if encoder is None else get_encoder(encoder)
         table = encode_table(graphs, chosen, hashes=hashes, cache=self.cache)
         return (fitted.reference.scaler(table) if encoder is None else table).astype(np.float32)
 
@@ -668,155 +454,47 @@ class Predictor:
         return cls._from_files(checkpoint.read_folder(source), source, "", cache)
 
     def _files(self, prefix: str) -> dict[str, bytes]:
-        fitted = self.fitted
-        arrays = {f"reference.{name}": array for name, array in fitted.reference.arrays().items()}
-        arrays["seen"] = fitted.seen
-        files: dict[str, bytes] = {}
-        ensembles = {"ranks": fitted.ensemble}
-        ensembles |= {f"direct_{i}": model.direct for i, model in enumerate(fitted.tasks) if model.direct is not None}
-        members = {
-            kind: [
-                [_store(state, f"{kind}.{view.name}.{i}", arrays) for i, state in enumerate(states)]
-                for view, states in zip(ensemble.views, ensemble.states(), strict=True)
-            ]
-            for kind, ensemble in ensembles.items()
+        settings = {
+            "encoders": self.encoders,
+            "heads": self.heads,
+            "far_heads": self.far_heads,
+            "n_seeds": self.n_seeds,
+            "seed": self.seed,
+            "monotone": self.monotone,
+            "size_share": self.size_share,
+            "options": self.options,
         }
-        calibration: dict[str, Any] = {
-            "blends": {kind: [asdict(blend) for blend in ensemble.blends] for kind, ensemble in ensembles.items()},
-            "tasks": [model.to_dict() for model in fitted.tasks],
-        }
-        if fitted.prior is not None:
-            prior = fitted.prior
-            calibration["prior"] = {key: getattr(prior, key) for key in ("centre", "scale", "labels", "task")}
-            files |= prior.predictor._files(f"{prefix}prior_")
-        if fitted.size_prior is not None:
-            calibration["size_prior"] = asdict(fitted.size_prior)
-        if fitted.rank_errors is not None:
-            calibration["rank_errors"] = fitted.rank_errors
-        config = {
-            "kind": checkpoint.KIND,
-            "format": checkpoint.FORMAT,
-            "versions": checkpoint.library_versions(),
-            "options": {
-                "encoders": self.encoders,
-                "heads": self.heads,
-                "far_heads": self.far_heads,
-                "n_seeds": self.n_seeds,
-                "seed": self.seed,
-                "monotone": self.monotone,
-                "size_share": self.size_share,
-                "options": self.options,
-            },
-            "encoders": [{"name": e.name, "version": e.version, "columns": e.columns} for e in self._encoders],
-            "members": members,
-            "far_views": [view.name for view in fitted.ensemble.views[len(self._views) :]],
-            "data": fitted.data,
-            "report": fitted.report,
-        }
-        files[f"{prefix}config.json"] = checkpoint.as_json(config)
-        files[f"{prefix}calibration.json"] = checkpoint.as_json(calibration)
-        files[f"{prefix}arrays.safetensors"] = checkpoint.as_safetensors(arrays)
-        files[f"{prefix}card.md"] = model_card(config, self.tasks).encode()
+        files = to_files(self.fitted, settings, self._features.encoders, len(self._views), prefix)
+        if self.fitted.prior is not None:
+            files |= self.fitted.prior.predictor._files(f"{prefix}prior_")
         return files
 
     @classmethod
     def _from_files(
         cls, files: Mapping[str, bytes], folder: Path, prefix: str, cache: str | os.PathLike[str] | None
     ) -> Predictor:
-        def content(name: str) -> bytes:
-            if prefix + name not in files:
-                raise CheckpointError(f"{folder / (prefix + name)}: missing; the folder is incomplete, save it again")
-            return files[prefix + name]
-
-        head = folder / f"{prefix}config.json"
-        config = checkpoint.parse_json(content("config.json"), head)
-        calibration = checkpoint.parse_json(content("calibration.json"), folder / f"{prefix}calibration.json")
-        arrays = checkpoint.from_safetensors(content("arrays.safetensors"), folder / f"{prefix}arrays.safetensors")
-        try:
-            predictor = cls(**config["options"], cache=cache)
-            for encoder, saved in zip(predictor._encoders, config["encoders"], strict=True):
-                checkpoint.check_columns(saved, encoder.version, encoder.columns, head)
-            ensembles = {}
-            for kind, by_head in config["members"].items():
-                states = [[_restore(entry, arrays) for entry in entries] for entries in by_head]
-                blends = [HeadBlend(**_finite(blend)) for blend in calibration["blends"][kind]]
-                views = predictor._views
-                if kind == "ranks":
-                    views += views_of(config["far_views"], predictor._columns())
-                ensembles[kind] = Ensemble.restore(views, states, blends)
-            tasks = [
-                TaskModel.from_dict(part, ensembles.get(f"direct_{i}")) for i, part in enumerate(calibration["tasks"])
-            ]
+        stored = Stored.parse(files, folder, prefix)
+        with stored.faults_named():
+            predictor = cls(**stored.config["options"], cache=cache)
+            stored.check(predictor._features.encoders)
             prior = None
-            if "prior" in calibration:
+            if "prior" in stored.calibration:
                 before = cls._from_files(files, folder, f"{prefix}prior_", cache)
-                prior = Prior(before, **calibration["prior"])
-            predictor._fitted = Fitted(
-                ensemble=ensembles["ranks"],
-                reference=Reference.restore(_part(arrays, "reference.")),
-                tasks=tuple(tasks),
-                seen=np.asarray(arrays["seen"], np.uint64),
-                data=tuple(config["data"]),
-                report=config["report"],
-                prior=prior,
-                size_prior=_size_prior(calibration),
-                rank_errors=_rank_errors(calibration),
-            )
-        except ConfigError as error:
-            raise CheckpointError(f"{head}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(
-                f"{head}: the saved predictor is inconsistent ({type(error).__name__}: {error}): save it again"
-            ) from error
+                prior = Prior(before, **stored.calibration["prior"])
+            far_views = views_of(stored.config["far_views"], predictor._features.columns)
+            predictor._fitted = stored.fitted(predictor._views, far_views, prior)
         return predictor
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _table(self, benchmark: Benchmark, progress: bool = False) -> Floats:
-        return self._encode(benchmark.graphs, benchmark.hashes, progress)
-
-    def _encode(
-        self, graphs: Sequence[ArchGraph], hashes: Sequence[str] | None = None, progress: bool = False
-    ) -> Floats:
-        tables = [
-            encode_table(graphs, encoder, hashes=hashes, cache=self.cache, progress=progress)
-            for encoder in self._encoders
-        ]
-        return np.hstack(tables)
-
-    def _monotone(self, opinions: int) -> list[int] | None:
-        """Signs of the encoders' columns and of so many opinions of a prior, of which the last is its score."""
-        if not self.monotone:
-            return None
-        signs = [sign for encoder in self._encoders for sign in encoder.monotone]
-        return [*signs, *([0] * (opinions - 1)), 1] if opinions else signs
-
-    def _sizes(self, plain: Floats) -> tuple[Floats, list[int]]:
-        """The encoders' measures of size in a table of features (n, d): (n, k), and how many are of each encoder."""
-        pairs = zip(self._columns(), self._encoders, strict=True)
-        positions = [at.positions[encoder.columns.index(name)] for at, encoder in pairs for name in encoder.sizes]
-        return plain[:, positions], [len(encoder.sizes) for encoder in self._encoders]
-
-    def _columns(self) -> list[Columns]:
-        """Where in a table the encoders' columns stand."""
-        found, start = [], 0
-        for encoder in self._encoders:
-            core = tuple(start + encoder.columns.index(name) for name in core_of(encoder))
-            found.append(Columns(encoder.name, tuple(range(start, start + len(encoder.columns))), core))
-            start += len(encoder.columns)
-        return found
+        return self._features.table(benchmark.graphs, benchmark.hashes, progress)
 
     def _far_views(self) -> tuple[View, ...]:
         """The views of `far_heads`, or of their default."""
         if self.far_heads is not None:
-            return views_of(self.far_heads, self._columns())
-        return views_of(FAR_HEADS, self._columns()) if self._columns()[0].core else ()
-
-    def _placed(self, plain: Floats) -> Floats:
-        """The first encoder's columns, in which distances are measured."""
-        return plain[:, : len(self._encoders[0].columns)]
+            return views_of(self.far_heads, self._features.columns)
+        return views_of(FAR_HEADS, self._features.columns) if self._features.columns[0].core else ()
 
     def _task(self, task: str | None) -> str:
         known = self.tasks
@@ -827,18 +505,18 @@ class Predictor:
         return task
 
     def _seen(self, hashes: Sequence[str]) -> NDArray[np.bool_]:
-        own = np.isin(_prefixes(hashes), self.fitted.seen)
+        own = np.isin(prefixes(hashes), self.fitted.seen)
         return own if self.fitted.prior is None else own | self.fitted.prior.predictor._seen(hashes)
 
     def _heard(self, plain: Floats) -> _Heard:
         """What is known of a table of features (n, d) before it is scored."""
         fitted = self.fitted
         table = plain if fitted.prior is None else np.hstack([plain, fitted.prior.opinions(plain)])
-        place = fitted.reference.place(self._placed(plain))
-        several, distance = _spaces(self.data) >= SEVERAL, place.distance()
+        place = fitted.reference.place(self._features.placed(plain))
+        several, distance = spaces_of(self.data) >= SEVERAL, place.distance()
         away = beyond_edge(place.outside()) if several else farness(distance)
-        trust = _trust(distance, away) if several else None
-        return _Heard(table, place, distance, fitted.ensemble.member_outputs(table, away, trust))
+        counts = trust(distance, away) if several else None
+        return _Heard(table, place, distance, fitted.ensemble.member_outputs(table, away, counts))
 
     def _opinions(self, plain: Floats, task: str) -> Floats:
         """What is said of a table of features (n, d), as features for a predictor that starts from this one.
@@ -881,9 +559,10 @@ class Predictor:
         table, place, said, parts = heard.table, heard.place, heard.said, heard.said.weights
 
         def scores(size: Floats | None) -> Floats:
-            return _drawn_to(said.scores(size), None if fitted.prior is None else table[:, -1], fitted.prior)
+            found = said.scores(size)
+            return found if fitted.prior is None else fitted.prior.draw(found, table[:, -1])
 
-        sizes, _ = self._sizes(plain)
+        sizes, _ = self._features.sizes(plain)
         outputs = scores(None if fitted.size_prior is None else fitted.size_prior(sizes))
         score, spread = weighted_mean(outputs, parts), weighted_deviation(outputs, parts)
         ranking = score
@@ -925,41 +604,7 @@ class _Heard:
     said: MemberOutputs
 
 
-@dataclass(frozen=True)
-class _Item:
-    name: str
-    graph: ArchGraph | None
-    error: str | None = None
-
-
-def _gather(networks: Networks, on_error: OnError, input_shapes: Shapes | None) -> list[_Item]:
-    if on_error not in ("raise", "skip"):
-        raise ConfigError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
-    if isinstance(networks, Benchmark):
-        return [_Item(name, graph) for name, graph in zip(networks.names, networks.graphs, strict=True)]
-    single = isinstance(networks, str | os.PathLike | bytes | ArchGraph) or is_module(networks)
-    if single or not isinstance(networks, Iterable):
-        networks = [networks]  # type: ignore[list-item]
-
-    items = []
-    for position, network in enumerate(networks):
-        if isinstance(network, ArchGraph):
-            items.append(_Item(network.hash[:12], network))
-            continue
-        name = ""
-        if isinstance(network, str | os.PathLike):
-            name = str(network) if is_name(network) else Path(network).name
-        try:
-            graph = read(network, input_shapes=input_shapes)
-            items.append(_Item(name or graph.hash[:12], graph))
-        except (ArchGaugeError, OSError) as error:
-            if on_error == "raise":
-                raise
-            items.append(_Item(name or f"network {position}", None, str(error)))
-    return items
-
-
-def _named(score: Score, item: _Item) -> Score:
+def _named(score: Score, item: Item) -> Score:
     assert item.graph is not None
     graph = item.graph
     return replace(score, name=item.name, unknown_ops=graph.unknown_ops, unknown_share=graph.unknown_share)
@@ -970,77 +615,3 @@ def _names(names: Sequence[str], what: str) -> tuple[str, ...]:
     if not found or len(set(found)) < len(found):
         raise ConfigError(f"{what} are {found}, expected one or more different names")
     return found
-
-
-def _drawn_to(scores: Floats, prior_scores: Floats | None, prior: Prior | None) -> Floats:
-    """Scores (..., n) blended with the prior's (n,)."""
-    if prior is None or prior_scores is None:
-        return scores
-    scaled = (prior_scores - prior.centre) / prior.scale
-    return (prior.labels * scores + PRIOR_LABELS * scaled) / (prior.labels + PRIOR_LABELS)
-
-
-def _trust(distance: Floats, away: Floats) -> Floats:
-    """What share of what heads learnt of several spaces counts, (n,): less outside of them, still less far away."""
-    return (1 - (1 - OUTSIDE_TRUST) * away) * (1 - (1 - FAR_TRUST) * farness(distance))
-
-
-def _spaces(data: Iterable[Mapping[str, Any]]) -> int:
-    """Of how many different spaces these records of benchmarks are."""
-    return len({record["relatives"] for record in data})
-
-
-def _size_prior(calibration: Mapping[str, Any]) -> SizePrior | None:
-    values = calibration.get("size_prior")
-    if not values:
-        return None
-    centres, scales, groups = (tuple(values[key]) for key in ("centres", "scales", "groups"))
-    return SizePrior(centres, scales, groups, float(values["deviation"]))
-
-
-def _rank_errors(calibration: Mapping[str, Any]) -> tuple[float, float] | None:
-    values = calibration.get("rank_errors")
-    return (float(values[0]), float(values[1])) if values else None
-
-
-def _n_folds(rows: int) -> int:
-    """Folds for this many rows; fewer from 200 on, where fine-tuning adds a perceptron."""
-    return 10 if rows < 200 else 5 if rows <= 3000 else 3
-
-
-def _prefixes(hashes: Sequence[str]) -> NDArray[np.uint64]:
-    return np.array([int(key[:16], 16) for key in hashes], np.uint64)
-
-
-def _record(benchmark: Benchmark) -> dict[str, Any]:
-    content = json.dumps([benchmark.hashes, benchmark.accuracy.tolist(), benchmark.groups]).encode()
-    return {
-        "name": benchmark.name,
-        "task": benchmark.task,
-        "n": len(benchmark),
-        "label": benchmark.label,
-        "epochs": benchmark.epochs,
-        "licence": benchmark.licence,
-        "relatives": benchmark.relatives,
-        "sha256": sha256(content).hexdigest(),
-    }
-
-
-def _store(state: HeadState, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    """Put a head's arrays where they belong; what is left is JSON."""
-    for name, array in state.arrays.items():
-        arrays[f"{key}.{name}"] = array
-    return {"values": state.values, "arrays": f"{key}."}
-
-
-def _restore(entry: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> HeadState:
-    return HeadState(entry["values"], _part(arrays, entry["arrays"]))
-
-
-def _finite(blend: Mapping[str, float | None]) -> dict[str, float]:
-    """A blend as JSON keeps it, with nan where it has null."""
-    return {key: nan if value is None else float(value) for key, value in blend.items()}
-
-
-def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

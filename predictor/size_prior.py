@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .distance import farness
 from .transforms import normal_ranks
 
 Floats = NDArray[np.float64]
@@ -121,3 +122,13 @@ def fit_size_prior(sizes: Floats, groups: Sequence[int], owner: Integers) -> Siz
 
 _VARIES = 1e-9
 """Least standard deviation of a measure that counts as varying."""
+
+
+def trust(distance: Floats, away: Floats) -> Floats:
+    """What share of what heads learnt of several spaces counts, (n,): less outside of them, still less far away.
+
+    Args:
+        distance: (n,) distances to the nearest training space.
+        away: (n,) how far beyond the edges of all of them, 0 to 1.
+    """
+    return (1 - (1 - OUTSIDE_TRUST) * away) * (1 - (1 - FAR_TRUST) * farness(distance))

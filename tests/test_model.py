@@ -285,7 +285,7 @@ def test_what_a_predictor_says_is_a_feature_of_the_next(two_spaces):
     np.testing.assert_allclose(two_spaces._opinions(plain[rows], ""), said[rows], atol=1e-12)
     table = tuned._heard(tuned._table(target)).table
     np.testing.assert_array_equal(table[:, len(tuned.columns) :], said)
-    assert len(tuned._monotone(said.shape[1])) == table.shape[1]
+    assert len(tuned._features.monotone(said.shape[1])) == table.shape[1]
 
 
 def test_finetune_twice(two_spaces):
@@ -430,7 +430,7 @@ def test_far_networks_are_scored_by_heads_of_their_own(bench):
     moved = own.copy()
     moved[:, : len(model.columns)] += 9 * reference.scaler.scale.clip(0, 10) * reference.edges[0]
     assert reference.place(moved).distance().min() > FAR
-    table, size = moved, model.fitted.size_prior(model._sizes(moved)[0])
+    table, size = moved, model.fitted.size_prior(model._features.sizes(moved)[0])
     said = model.fitted.ensemble.member_outputs(table, np.ones(len(table)))
     np.testing.assert_allclose(model._rank_scores(moved), (said.weights * said.scores(size)).sum(0))
     inside = reference.place(own).distance() <= 1
@@ -457,7 +457,7 @@ def test_outside_several_spaces_all_heads_count_alike():
         table = own + moved * model.fitted.reference.scaler.scale.clip(0, 10)
         place = model.fitted.reference.place(table)
         far_off = place.outside() >= NEAR
-        size = model.fitted.size_prior(model._sizes(table)[0])
+        size = model.fitted.size_prior(model._features.sizes(table)[0])
         said = model.fitted.ensemble.member_outputs(table)
         trust = OUTSIDE_TRUST * (1 - (1 - FAR_TRUST) * farness(place.distance()))
         expected = far @ (trust * said.learnt + said.scores(size) - said.learnt)
