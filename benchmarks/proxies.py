@@ -79,7 +79,7 @@ def nas_bench_201(limit: int) -> list[dict[str, Any]]:
 def spaces(limit: int, seeds: int, names: Sequence[str]) -> dict[str, Any]:
     """Leave-one-space-out with and without proxies."""
     heads = {"heads": tuple(names), "n_seeds": 1}
-    both = {"encoders": ("statistics", "proxies"), **heads}
+    both = {"evidence": ("proxies",), **heads}
     run = Run(
         {
             "statistics": lambda seed: PredictorRanker({**heads, "seed": seed}),

@@ -1,8 +1,8 @@
 """Training-free proxies: what random instantiations of a network tell, beyond its structure.
 
-They are extra evidence, used only when asked for (`Predictor(encoders=("statistics", "proxies"))`): a network is run on
-noise with random weights, forwards and backwards, in some tens of milliseconds, on an input smaller than its own where
-its shapes allow it. A network that cannot be run says why and gets no values; nothing is raised.
+They are extra evidence, used only when asked for (`Predictor(evidence=("proxies",))`): a network is run on noise with
+random weights, forwards and backwards, in some tens of milliseconds, on an input smaller than its own where its shapes
+allow it. A network that cannot be run says why and gets no values; nothing is raised.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache as once
 from hashlib import sha256
 from pathlib import Path
@@ -59,6 +59,8 @@ SHIPPED_GRAPH = Path(__file__).parent / "shipped" / "graph.safetensors"
 """Weights of the graph network, made by `benchmarks/pretrain_graph.py`."""
 SHIPPED_READINGS = SHIPPED_GRAPH.with_name("graph_readings.safetensors")
 """What reads the statistics off its embedding, made by `benchmarks/pretrain_graph.py --readings`."""
+SHIPPED_PROXY_READINGS = SHIPPED_GRAPH.with_name("proxy_readings.safetensors")
+"""What reads proxies off structure, made by `benchmarks/pretrain_proxy_readings.py`."""
 SHIPPED_TEXT = SHIPPED_GRAPH.with_name("text.safetensors")
 """Weights of the language model, made by `benchmarks/pretrain_text.py`."""
 
@@ -83,6 +85,26 @@ def core_of(encoder: Encoder) -> tuple[str, ...]:
     An encoder names them in an attribute `core`; one without it has none.
     """
     return tuple(getattr(encoder, "core", ()))
+
+
+def derived(encoder: Encoder, tables: Mapping[str, Floats]) -> Floats | None:
+    """An encoder's rows (n, d) worked out from rows of other encoders that are at hand.
+
+    An encoder that can do so names these in an attribute `sources` and has a method `derive`, which takes their rows
+    side by side.
+
+    Args:
+        encoder: The encoder.
+        tables: Name of an encoder → its rows.
+
+    Returns:
+        The rows; None where the encoder works from graphs alone, or a source is missing.
+    """
+    sources: tuple[str, ...] = getattr(encoder, "sources", ())
+    if not sources or any(name not in tables for name in sources):
+        return None
+    derive: Callable[[Floats], Floats] = encoder.derive  # type: ignore[attr-defined]
+    return derive(np.hstack([tables[name] for name in sources]))
 
 
 def get_encoder(name: str) -> Encoder:
@@ -169,6 +191,14 @@ def _graph_readings() -> Encoder:
     from .graph_readings import GraphReadingsEncoder
 
     return GraphReadingsEncoder()
+
+
+@register_encoder("proxy_readings")
+def _proxy_readings() -> Encoder:
+    """What random instantiations would tell, as read off structure; see `proxy_readings`."""
+    from .proxy_readings import ProxyReadingsEncoder
+
+    return ProxyReadingsEncoder()
 
 
 _NEURAL_VERSION = 2

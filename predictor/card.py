@@ -24,6 +24,7 @@ def model_card(config: Mapping[str, Any], tasks: Sequence[str]) -> str:
         "1) are guesses.",
         "",
         f"- encoders: {', '.join(options['encoders'])}",
+        *(f"- evidence beside them: {name}" for name in options.get("evidence", ())),
         f"- heads: {', '.join(heads)}",
         f"- members per head: {options['n_seeds']}, seed {options['seed']}",
         f"- accuracies in percent for: {', '.join(tasks)}",

@@ -311,6 +311,9 @@ def finetune(
     test_share: Annotated[
         float, typer.Option(help="Share of the rows kept back to measure the tuned predictor on.", min=0, max=0.9)
     ] = 0.0,
+    proxies: Annotated[
+        bool, typer.Option("--proxies", help="Also run every network with random weights, in some 50 ms.")
+    ] = False,
     predictor: PredictorFolder = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     as_json: Json = False,
@@ -325,7 +328,7 @@ def finetune(
     kept = round(len(mine) * test_share)
     few, rest = mine.split(len(mine) - kept, seed=seed) if kept else (mine, None)
     before = _model(predictor)
-    tuned = before.finetune(few)
+    tuned = before.finetune(few, evidence=("proxies",)) if proxies else before.finetune(few)
     tuned.save(out)
     report: dict[str, Any] = {"labels": len(few), "skipped": len(mine.skipped), "folder": str(out), **tuned.report}
     if rest is not None:

@@ -18,6 +18,7 @@ from . import checkpoint
 from .card import model_card
 from .distance import Reference
 from .ensemble import Ensemble, HeadBlend, View
+from .features import Features
 from .heads import HeadState
 from .size_prior import SizePrior
 from .tasks import TaskModel
@@ -49,13 +50,14 @@ class Prior:
     labels: int
     task: str
 
-    def opinions(self, plain: Floats) -> Floats:
+    def opinions(self, plain: Floats, features: Features) -> Floats:
         """What it says of networks, see `Predictor._opinions`: (n, k), its score last.
 
         Args:
-            plain: (n, d) features, of which the first columns are those of its own encoders.
+            plain: (n, d) features of the networks.
+            features: What the columns are; those of its own encoders are among them.
         """
-        return self.predictor._opinions(plain[:, : len(self.predictor.columns)], self.task)
+        return self.predictor._opinions(features.part(plain, self.predictor._features), self.task)
 
     def draw(self, scores: Floats, own: Floats) -> Floats:
         """Scores (..., n) of heads, blended with the scores (n,) that it gives itself."""

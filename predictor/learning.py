@@ -82,7 +82,7 @@ def learn(
         plain: (n, d) features of all their networks, in their order.
         prior: What a fine-tuned predictor starts from.
     """
-    opinions = np.zeros((len(plain), 0)) if prior is None else prior.opinions(plain)
+    opinions = np.zeros((len(plain), 0)) if prior is None else prior.opinions(plain, features)
     table = np.hstack([plain, opinions])
     lengths = [len(benchmark) for benchmark in benchmarks]
     owner = np.repeat(np.arange(len(benchmarks)), lengths).astype(np.int32)
@@ -100,7 +100,8 @@ def learn(
     options = recipe.options
     if prior is not None:
         labels = ranks_and_values(benchmarks[0].accuracy, benchmarks[0].unit == "percent")
-        roles = {"gp": {"second": opinions.shape[1] - 1, "linear": 1}, "bayes_linear": {"linear": 1}}
+        second = features.evidence_width + opinions.shape[1] - 1
+        roles = {"gp": {"second": second, "linear": 1}, "bayes_linear": {"linear": 1}}
         options = {**options, **{head: {**options.get(head, {}), **role} for head, role in roles.items()}}
 
     sizes, groups = features.sizes(plain)

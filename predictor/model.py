@@ -53,6 +53,8 @@ class Predictor:
         far_heads: Heads of a predictor for one or two spaces for networks far from these; none: the other heads serve
             there too. Default: `extra_trees@core`; none if the first encoder has no core columns. Not used from three
             training spaces on.
+        evidence: Names of further encoders with few columns, which every head sees beside those of its own encoder,
+            such as `proxies`.
         n_seeds: Members of each head that has a seed.
         seed: Seed of everything; the same seed gives the same predictor, byte for byte.
         monotone: Forbid trees to rate a network lower for being larger (the encoders say in which columns).
@@ -76,6 +78,7 @@ class Predictor:
         heads: Sequence[str] = ("gbdt", "mlp"),
         *,
         far_heads: Sequence[str] | None = None,
+        evidence: Sequence[str] = (),
         n_seeds: int = 3,
         seed: int = 0,
         monotone: bool = True,
@@ -84,6 +87,8 @@ class Predictor:
         options: HeadOptions | None = None,
     ) -> None:
         self.encoders = _names(encoders, "encoders")
+        self.evidence = tuple(evidence)
+        _names((*self.encoders, *self.evidence), "encoders and evidence")
         self.heads = _names(heads, "heads")
         self.options = {name: dict(values) for name, values in (options or {}).items()}
         self.far_heads = None if far_heads is None else tuple(far_heads)
@@ -97,7 +102,7 @@ class Predictor:
             raise ConfigError(f"size_share is {size_share}, expected 0 or more")
         self.size_share = size_share
         self.cache = cache
-        self._features = Features(self.encoders, cache)
+        self._features = Features(self.encoders, self.evidence, cache)
         self._views = views_of(self.heads, self._features.columns)
         views_of(self.far_heads or (), self._features.columns)
         self._fitted: Fitted | None = None
@@ -184,6 +189,7 @@ class Predictor:
         *,
         heads: Sequence[str] | None = None,
         encoders: Sequence[str] = ("graph",),
+        evidence: Sequence[str] = ("proxy_readings",),
         progress: bool = False,
     ) -> Predictor:
         """A new predictor for one benchmark, from this one and a few labels; this one is left as it is.
@@ -199,6 +205,8 @@ class Predictor:
                 a Bayesian linear regression on each encoder; on the first one boosted trees, below 30 labels randomised
                 trees, from 200 on an MLP.
             encoders: Encoders used beside this predictor's own.
+            evidence: Encoders with few columns that every head sees, beside this predictor's own evidence;
+                `("proxies",)` runs every network once with random weights, in some 50 ms.
             progress: Show progress while encoding.
 
         Returns:
@@ -207,29 +215,33 @@ class Predictor:
         Raises:
             NotFittedError: This predictor is not fitted.
         """
-        prior = self._like(self.encoders, self.heads, self.options)
+        prior = self._like(self.encoders, self.heads, self.evidence, self.options)
         prior._fitted = self.fitted
         task = few.task if few.task in prior.tasks else ""
         scores = prior._rank_scores(self._table(few, progress), task)
         scale = float(scores.std()) if len(few) >= 3 else 0.0
         centre = float(np.median(scores))
-        every = (*self.encoders, *(name for name in encoders if name not in self.encoders))
+        every = tuple(dict.fromkeys((*self.encoders, *encoders)))
+        seen = tuple(name for name in dict.fromkeys((*self.evidence, *evidence)) if name not in every)
         options = self.options if heads is not None else {}  # those of heads for thousands of networks suit no handful
         if heads is None:
             first = self.encoders[0]
             heads = (*(f"{head}@{name}" for head in ("gp", "bayes_linear") for name in every), f"gbdt@{first}")
             heads += (f"extra_trees@{first}",) * (len(few) < 30) + (f"mlp@{first}",) * (len(few) >= 200)
-        tuned = self._like(every, heads, options)
+        tuned = self._like(every, heads, seen, options)
         tuned._fitted = tuned._learn(
             [few], Prior(prior, centre, scale if scale > 1e-9 else 1.0, len(few), task), progress
         )
         return tuned
 
-    def _like(self, encoders: Sequence[str], heads: Sequence[str], options: HeadOptions) -> Predictor:
+    def _like(
+        self, encoders: Sequence[str], heads: Sequence[str], evidence: Sequence[str], options: HeadOptions
+    ) -> Predictor:
         """A predictor with these encoders, heads and their options, and else as this one, not fitted."""
         return Predictor(
             encoders,
             heads,
+            evidence=evidence,
             n_seeds=self.n_seeds,
             seed=self.seed,
             monotone=self.monotone,
@@ -458,6 +470,7 @@ class Predictor:
             "encoders": self.encoders,
             "heads": self.heads,
             "far_heads": self.far_heads,
+            "evidence": self.evidence,
             "n_seeds": self.n_seeds,
             "seed": self.seed,
             "monotone": self.monotone,
@@ -511,7 +524,9 @@ class Predictor:
     def _heard(self, plain: Floats) -> _Heard:
         """What is known of a table of features (n, d) before it is scored."""
         fitted = self.fitted
-        table = plain if fitted.prior is None else np.hstack([plain, fitted.prior.opinions(plain)])
+        table = plain
+        if fitted.prior is not None:
+            table = np.hstack([plain, fitted.prior.opinions(plain, self._features)])
         place = fitted.reference.place(self._features.placed(plain))
         several, distance = spaces_of(self.data) >= SEVERAL, place.distance()
         away = beyond_edge(place.outside()) if several else farness(distance)

@@ -122,10 +122,12 @@ class PredictorRanker:
 
     Attributes:
         options: Arguments of `Predictor`.
+        tuning: Arguments of its `finetune`.
         cache: Folder that keeps encoded networks; default `default_cache_dir()`.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
+    tuning: dict[str, Any] = field(default_factory=dict)
     cache: str | os.PathLike[str] | None = None
     _model: Predictor | None = field(default=None, repr=False)
 
@@ -150,7 +152,7 @@ class PredictorRanker:
 
     def finetune(self, few: Benchmark) -> PredictorRanker:
         """This predictor adapted to the few."""
-        return replace(self, _model=self.model.finetune(few))
+        return replace(self, _model=self.model.finetune(few, **self.tuning))
 
     def rank_scores(self, graphs: Sequence[ArchGraph]) -> Floats:
         """Rank scores (n,) of single networks."""
@@ -194,6 +196,12 @@ def _shipped_heads(seed: int) -> PredictorRanker:
     return PredictorRanker({**SHIPPED_OPTIONS, "seed": seed})
 
 
+@register_ranker("shipped-heads+proxies")
+def _shipped_heads_with_proxies(seed: int) -> PredictorRanker:
+    """The same; once it is fine-tuned, its heads also see what running every network with random weights tells."""
+    return PredictorRanker({**SHIPPED_OPTIONS, "seed": seed}, {"evidence": ("proxies",)})
+
+
 FAR_ENCODERS = {
     "far-statistics": ("statistics",),
     "far-graph": ("graph_readings",),
@@ -216,7 +224,7 @@ for _name, _encoders in FAR_ENCODERS.items():
 @register_ranker("archgauge-proxies")
 def _with_proxies(seed: int) -> PredictorRanker:
     """`Predictor` that also measures random instantiations of the networks: more than structure alone."""
-    return PredictorRanker({"encoders": ("statistics", "proxies"), "seed": seed})
+    return PredictorRanker({"evidence": ("proxies",), "seed": seed})
 
 
 @register_ranker("graph")

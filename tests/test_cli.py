@@ -205,6 +205,17 @@ def test_finetune_from_csv_then_score(models: Path, tmp_path: Path) -> None:
     assert scored == same != other
 
 
+def test_finetune_with_proxies_runs_the_networks(models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    call = ["finetune", str(models / "labels.csv"), "--models", str(models), "--accuracy", "top1", "--name", "file"]
+    result = runner.invoke(app, [*call, "--unit", "fraction", "--proxies", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    encoders = json.loads((out / "config.json").read_text())["encoders"]
+    assert [encoder["name"] for encoder in encoders] == ["statistics", "graph", "proxies"]
+    scored = runner.invoke(app, ["score", "--json", "--predictor", str(out), str(next(models.glob("*.onnx")))])
+    assert 40 < json.loads(scored.stdout)[0]["accuracy"] < 100
+
+
 def test_finetune_names_the_missing_column(models: Path) -> None:
     result = runner.invoke(app, ["finetune", str(models / "labels.csv"), "--models", str(models), "--name", "file"])
     assert result.exit_code == 1

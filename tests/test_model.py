@@ -9,6 +9,7 @@ import pytest
 from archgauge.datasets.benchmark import Benchmark, leave_space_out
 from archgauge.encoders.errors import ConfigError, DataError, NotFittedError, ReadError
 from archgauge.encoders.graph import ArchGraph, Node
+from archgauge.encoders.registry import ENCODERS, get_encoder, register_encoder
 from archgauge.predictor.distance import FAR, NEAR, Reference, farness
 from archgauge.predictor.evaluation import few_shot, leave_groups_out
 from archgauge.predictor.figure import draw_map
@@ -286,6 +287,50 @@ def test_what_a_predictor_says_is_a_feature_of_the_next(two_spaces):
     table = tuned._heard(tuned._table(target)).table
     np.testing.assert_array_equal(table[:, len(tuned.columns) :], said)
     assert len(tuned._features.monotone(said.shape[1])) == table.shape[1]
+
+
+def test_evidence_is_seen_by_every_head_and_inherited():
+    """Labels are chance but for one number, which only the evidence knows."""
+    random = np.random.default_rng(0)
+    alpha, beta = space("alpha", 150, 1), space("beta", 40, 2, "other", kernel=5)
+    alpha, beta = (replace(b, accuracy=random.permutation(b.accuracy)) for b in (alpha, beta))
+    known = {key: label for b in (alpha, beta) for key, label in zip(b.hashes, b.accuracy, strict=True)}
+
+    class Told:
+        name, version, columns, monotone, sizes = "told", 1, ("told",), (0,), ()
+
+        def encode(self, graphs):
+            return np.array([[known[graph.hash]] for graph in graphs])
+
+    register_encoder("told")(Told)
+    try:
+        model = quick(evidence=("told",)).fit(alpha)
+        assert model.columns[-1] == "told.told"
+        table = model._table(alpha)
+        for view in model.fitted.ensemble.views:
+            np.testing.assert_array_equal(view.of(table)[:, -1], alpha.accuracy)
+        assert model.report["heads"]["gbdt"]["kendall"] > 0.4
+        assert kendall(beta.accuracy, [s.rank_score for s in model.score(beta)]) > 0.3
+        tuned = model.finetune(beta.select(range(20)), evidence=())
+        assert (tuned.encoders, tuned.evidence) == (("statistics", "graph"), ("told",))
+        own = tuned.fitted.prior.opinions(tuned._table(beta), tuned._features)
+        np.testing.assert_array_equal(own[:, -1], [s.rank_score for s in model.score(beta)])
+    finally:
+        del ENCODERS["told"]
+
+
+def test_evidence_that_is_an_encoder_already_is_not_taken_twice(two_spaces):
+    few = space("gamma", 12, 7, "new", kernel=7)
+    assert two_spaces.finetune(few, heads=("gbdt",), encoders=("proxy_readings",)).evidence == ()
+    tuned = two_spaces.finetune(few, heads=("gbdt",), encoders=())
+    assert (tuned.encoders, tuned.evidence) == (("statistics",), ("proxy_readings",))
+    own = get_encoder("proxy_readings")
+    np.testing.assert_array_equal(tuned._table(few)[:, -len(own.columns) :], own.encode(few.graphs))
+
+
+def test_evidence_must_differ_from_the_encoders():
+    with pytest.raises(ConfigError, match="encoders and evidence"):
+        Predictor(evidence=("statistics",))
 
 
 def test_finetune_twice(two_spaces):

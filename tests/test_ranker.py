@@ -92,5 +92,6 @@ def test_names_are_looked_up_and_taken_once(monkeypatch):
 
 def test_the_seed_reaches_the_predictor():
     assert ranker_entry("archgauge").make(7).options["seed"] == 7
-    assert ranker_entry("archgauge-proxies").make(7).options["encoders"] == ("statistics", "proxies")
+    assert ranker_entry("archgauge-proxies").make(7).options["evidence"] == ("proxies",)
+    assert ranker_entry("shipped-heads+proxies").make(7).tuning == {"evidence": ("proxies",)}
     assert set(ranker_entry("shipped-heads").make(1).options["heads"]) == {"extra_trees", "gbdt", "gp", "mlp"}
