@@ -8,7 +8,6 @@ space, without a label. The penalty is the one with which the statistics of spac
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays_file import load_arrays, save_arrays
 from .errors import CheckpointError, DataError
-from .files import replacing
 from .graph import ArchGraph
 from .registry import SHIPPED_GRAPH, SHIPPED_READINGS, get_encoder
 from .statistics import FEATURE_NAMES, FEATURES, SIZES
@@ -101,12 +100,8 @@ class Readings:
 
     def save(self, path: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
         """Write it as safetensors; `about` tells how it was made, and under "weights" with which encoder's weights."""
-        from safetensors.numpy import save
-
-        arrays = {name: value.astype(np.float32) for name, value in vars(self).items()}
-        arrays["slopes"] = self.slopes.astype(np.float16)
-        with replacing(path) as file:
-            file.write(save(arrays, {"kind": _FORMAT, "about": json.dumps(dict(about))}))
+        arrays: dict[str, NDArray[Any]] = {name: value.astype(np.float32) for name, value in vars(self).items()}
+        save_arrays(path, _FORMAT, {**arrays, "slopes": self.slopes.astype(np.float16)}, about)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], weights: str) -> Self:
@@ -119,23 +114,10 @@ class Readings:
         Raises:
             CheckpointError: The file is missing, damaged or something else, or belongs to other weights.
         """
-        from safetensors import SafetensorError, safe_open
-
-        file = Path(path)
         try:
-            with safe_open(file, "np") as stored:
-                metadata = stored.metadata() or {}
-                arrays = {name: stored.get_tensor(name).astype(np.float64) for name in stored.keys()}  # noqa: SIM118
-            made = cls(**arrays)
-            used = str(json.loads(metadata["about"])["weights"]) if metadata.get("kind") == _FORMAT else "unknown"
-        except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{file}: cannot be read as readings ({error}); make it again") from error
-        if used != weights:
-            raise CheckpointError(
-                f"{file}: was made with the weights {used[:12]}, expected {weights[:12]}: make it again with "
-                "benchmarks/pretrain_graph.py --readings"
-            )
-        return made
+            return cls(**load_arrays(path, _FORMAT, ("weights", weights), "benchmarks/pretrain_graph.py --readings"))
+        except TypeError as error:
+            raise CheckpointError(f"{path}: holds other arrays than readings ({error}); make it again") from error
 
 
 class GraphReadingsEncoder:

@@ -7,21 +7,19 @@ and inside a space it is differences between its networks that count.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as once
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays_file import load_arrays, save_arrays
 from .errors import CheckpointError, DataError
-from .files import replacing
 from .graph import ArchGraph
 from .proxies import PROXIES_VERSION, PROXY_NAMES
 from .registry import SHIPPED_PROXY_READINGS, get_encoder
@@ -103,13 +101,10 @@ class ProxyReadings:
 
     def save(self, path: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
         """Write it as safetensors; `about` tells how it was made, and under "sources" from what (`sources()`)."""
-        from safetensors.numpy import save
-
-        arrays = {"centre": self.centre.astype(np.float32), "scale": self.scale.astype(np.float32)}
+        arrays: dict[str, NDArray[Any]] = {name: getattr(self, name).astype(np.float32) for name in ("centre", "scale")}
         for number, member in enumerate(self.members):
             arrays |= {f"{number}.{name}": value.astype(np.float16) for name, value in member.items()}
-        with replacing(path) as file:
-            file.write(save(arrays, {"kind": _FORMAT, "about": json.dumps(dict(about))}))
+        save_arrays(path, _FORMAT, arrays, about)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], sources: str) -> Self:
@@ -122,28 +117,17 @@ class ProxyReadings:
         Raises:
             CheckpointError: The file is missing, damaged or something else, or belongs to other features.
         """
-        from safetensors import SafetensorError, safe_open
-
-        file = Path(path)
+        advice = "benchmarks/pretrain_proxy_readings.py"
+        members: dict[str, dict[str, Floats]] = {}
         try:
-            with safe_open(file, "np") as stored:
-                metadata = stored.metadata() or {}
-                arrays = {name: stored.get_tensor(name).astype(np.float64) for name in stored.keys()}  # noqa: SIM118
-            members: dict[str, dict[str, Floats]] = {}
-            for key, value in arrays.items():
-                number, point, name = key.partition(".")
-                if point:
-                    members.setdefault(number, {})[name] = value
-            made = cls(arrays["centre"], arrays["scale"], tuple(members[number] for number in sorted(members)))
-            used = str(json.loads(metadata["about"])["sources"]) if metadata.get("kind") == _FORMAT else "unknown"
-        except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{file}: cannot be read as readings ({error}); make it again") from error
-        if used != sources:
-            raise CheckpointError(
-                f"{file}: was made from {used!r}, expected {sources!r}: make it again with "
-                "benchmarks/pretrain_proxy_readings.py"
-            )
-        return made
+            arrays = load_arrays(path, _FORMAT, ("sources", sources), advice)
+            centre, scale = arrays.pop("centre"), arrays.pop("scale")
+        except KeyError as error:
+            raise CheckpointError(f"{path}: holds no array {error}; make it again: {advice}") from error
+        for key, value in arrays.items():
+            number, _, name = key.partition(".")
+            members.setdefault(number, {})[name] = value
+        return cls(centre, scale, tuple(members[number] for number in sorted(members)))
 
 
 class ProxyReadingsEncoder:

@@ -62,7 +62,7 @@ def test_the_file_brings_the_map_back_for_its_own_weights_only(tmp_path):
     file = tmp_path / "readings.safetensors"
     readings.save(file, {"weights": "abc"})
     np.testing.assert_allclose(Readings.load(file, "abc")(embeddings), readings(embeddings), atol=5e-3)
-    with pytest.raises(CheckpointError, match="expected def: make it again"):
+    with pytest.raises(CheckpointError, match="expected def; make it again"):
         Readings.load(file, "def")
     other = tmp_path / "other.safetensors"
     save_file({"x": np.zeros(3)}, other)
