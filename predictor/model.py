@@ -196,8 +196,9 @@ class Predictor:
 
         The heads learn the mean of the normal quantile of the rank and of the standardised (logit of the) label, and
         they also see what this predictor says: what each of its heads learnt, the distance to each of its training
-        benchmarks, and its score. Gaussian processes expect a linear function of the score, and the rest has a kernel
-        of its own. One label is enough; with one, the ranking stays that of this predictor.
+        benchmarks, and its score; and evidence, three proxies by default. Gaussian processes expect a linear function
+        of the score, and the rest has a kernel of its own. One label is enough; with one, the ranking stays that of
+        this predictor.
 
         Args:
             few: Networks with labels, 1 to some 10,000.
