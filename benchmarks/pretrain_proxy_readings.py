@@ -89,20 +89,17 @@ def main() -> None:
     random = np.random.default_rng(options.seed)
     kept_back = random.random(len(features)) < 0.1
     _, owner = np.unique(kin, return_inverse=True)
-    apart = np.zeros_like(values)
-    inside = np.zeros_like(values)
+    apart, table = np.zeros_like(values), {}
     for fold in range(FOLDS):
         held = owner % FOLDS == fold
         readings = learn(~held & ~kept_back, 1)
         apart[held] = readings(features[held])
         if fold == 0:
-            inside[~held & kept_back] = readings(features[~held & kept_back])
-            seen = ~held & kept_back
+            other = ~held & kept_back
+            shares = read_right(values[other], readings(features[other]), spaces[other])
+            table["other networks of the same spaces"] = shares
         told(f"fold {fold + 1} of {FOLDS} done")
-    table = {
-        "other networks of the same spaces": read_right(values[seen], inside[seen], spaces[seen]),
-        "spaces left out with their relatives": read_right(values, apart, spaces),
-    }
+    table["spaces left out with their relatives"] = read_right(values, apart, spaces)
     for title, shares in table.items():
         pairs = zip(PROXY_NAMES, shares, strict=True)
         print(f"{title}: Spearman " + ", ".join(f"{name} {share:.3f}" for name, share in pairs), flush=True)

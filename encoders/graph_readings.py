@@ -75,12 +75,9 @@ class Readings:
                 f"{len(embeddings)} embeddings, {len(statistics)} statistics and {len(spaces)} spaces, expected as "
                 "many of each, and two spaces or more"
             )
-        centre, scale = embeddings.mean(axis=0), embeddings.std(axis=0)
-        scale = np.where(scale > 1e-9, scale, np.inf)
-        x = np.clip((embeddings - centre) / scale, -LIMIT, LIMIT)
-        deviation = statistics.std(axis=0)
-        y = (statistics - statistics.mean(axis=0)) / np.where(deviation > 1e-9, deviation, np.inf)
-        y = np.clip(y, -4, 4)
+        centre, scale = spread(embeddings)
+        x = scaled(embeddings, centre, scale)
+        y = scaled(statistics, *spread(statistics), limit=4.0)
         _, owner = np.unique(list(spaces), return_inverse=True)
         folds = owner % FOLDS
         wrong = dict.fromkeys(PENALTIES, 0.0)
@@ -95,8 +92,7 @@ class Readings:
 
     def __call__(self, embeddings: Floats) -> Floats:
         """Standardised statistics (n, k) of embeddings (n, d)."""
-        scaled = np.clip((embeddings - self.centre) / self.scale, -LIMIT, LIMIT)
-        return np.asarray(scaled @ self.slopes + self.shift, np.float64)
+        return np.asarray(scaled(embeddings, self.centre, self.scale) @ self.slopes + self.shift, np.float64)
 
     def save(self, path: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
         """Write it as safetensors; `about` tells how it was made, and under "weights" with which encoder's weights."""
@@ -142,6 +138,17 @@ class GraphReadingsEncoder:
 @once
 def _shipped() -> Readings:
     return Readings.load(SHIPPED_READINGS, weights_of(SHIPPED_GRAPH))
+
+
+def spread(table: Floats) -> tuple[Floats, Floats]:
+    """Mean and standard deviation (d,) of the columns of a table (n, d); the latter is infinite where constant."""
+    deviation = table.std(axis=0)
+    return table.mean(axis=0), np.where(deviation > 1e-9, deviation, np.inf)
+
+
+def scaled(table: Floats, centre: Floats, scale: Floats, limit: float = LIMIT) -> Floats:
+    """A table (n, d) in deviations from the mean, at most `limit`."""
+    return np.asarray(np.clip((table - centre) / scale, -limit, limit), np.float64)
 
 
 def weights_of(path: str | os.PathLike[str]) -> str:

@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 from .arrays_file import load_arrays, save_arrays
 from .errors import CheckpointError, DataError
 from .graph import ArchGraph
+from .graph_readings import scaled, spread
 from .proxies import PROXIES_VERSION, PROXY_NAMES
 from .registry import SHIPPED_PROXY_READINGS, get_encoder
 from .statistics import STATISTICS_VERSION
 
 Floats = NDArray[np.float64]
 
-LIMIT = 6.0
-"""Scaled features are clipped to ± this."""
 LEAST = 0.1
 """Least deviation of a proxy inside a space, in units of its deviation over all, that its networks are weighted by."""
 HEAVIEST = 20.0
@@ -86,17 +85,16 @@ class ProxyReadings:
                 f"{len(features)} rows of features, {len(proxies)} of proxies and {len(spaces)} spaces, expected as "
                 f"many of each, and at least {BATCH}"
             )
-        centre, scale = features.mean(axis=0), features.std(axis=0)
-        scale = np.where(scale > 1e-9, scale, np.inf)
-        deviation = proxies.std(axis=0)
-        targets = (proxies - proxies.mean(axis=0)) / np.where(deviation > 1e-9, deviation, np.inf)
-        rows, weights = _scaled(features, centre, scale), _weights(targets, spaces)
+        centre, scale = spread(features)
+        mean, deviation = spread(proxies)
+        targets = (proxies - mean) / deviation
+        rows, weights = scaled(features, centre, scale), _weights(targets, spaces)
         fit = partial(_fit, rows, targets, weights, hidden=hidden, epochs=epochs, report=report)
         return cls(centre, scale, tuple(fit(seed=seed + 1000 * member) for member in range(members)))
 
     def __call__(self, features: Floats) -> Floats:
         """Standardised proxies (n, k) of features (n, d)."""
-        rows = _scaled(features, self.centre, self.scale)
+        rows = scaled(features, self.centre, self.scale)
         return np.asarray(np.mean([_output(member, rows) for member in self.members], axis=0), np.float64)
 
     def save(self, path: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
@@ -141,7 +139,7 @@ class ProxyReadingsEncoder:
 
     @property
     def version(self) -> int:
-        """32 bits of the hash of the perceptron and of the versions of its sources."""
+        """32 bits of the hash of the perceptrons and of the versions of its sources."""
         versions = [get_encoder(name).version for name in self.sources]
         return int(sha256(SHIPPED_PROXY_READINGS.read_bytes() + str(versions).encode()).hexdigest()[:8], 16)
 
@@ -218,10 +216,6 @@ def _output(layers: Mapping[str, Floats], rows: Floats) -> Floats:
         hidden = hidden * layers[f"{norm}.weight"] + layers[f"{norm}.bias"]
         hidden = hidden / (1 + np.exp(-hidden))
     return np.asarray(hidden @ layers["7.weight"].T + layers["7.bias"], np.float64)
-
-
-def _scaled(features: Floats, centre: Floats, scale: Floats) -> Floats:
-    return np.asarray(np.clip((features - centre) / scale, -LIMIT, LIMIT), np.float64)
 
 
 def _weights(targets: Floats, spaces: Sequence[str]) -> Floats:

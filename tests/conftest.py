@@ -1,14 +1,17 @@
 """Shared by all tests: paths, the benchmark files, a cache folder of their own, few threads."""
 
+import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from hypothesis import settings
+from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,6 +55,20 @@ def _assert_onnx_agrees(model: onnx.ModelProto) -> None:
 def shapes_in() -> Callable[[onnx.ModelProto], dict[str, tuple[int | str, ...]]]:
     """The shapes that a model states, by value name."""
     return _shapes_in
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Callable[[Path, dict[str, str], Iterable[str]], list[Path]]:
+    """Makes files that are not what a good one is: missing, without metadata, cut off, of another kind."""
+
+    def make(good: Path, about: dict[str, str], names: Iterable[str]) -> list[Path]:
+        other, broken, foreign = (tmp_path / f"{name}.safetensors" for name in ("other", "broken", "foreign"))
+        save_file({"x": np.zeros(3)}, other)
+        broken.write_bytes(good.read_bytes()[:100])
+        save_file({name: np.zeros(1) for name in names}, foreign, {"kind": "else", "about": json.dumps(about)})
+        return [tmp_path / "none", other, broken, foreign]
+
+    return make
 
 
 @pytest.fixture(scope="session")

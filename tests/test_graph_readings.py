@@ -1,10 +1,7 @@
 """The statistics read off the graph embedding: the map, its file, and the encoder that ships."""
 
-import json
-
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from scipy.stats import spearmanr
 
 from archgauge.datasets import nas_bench_201, nats_bench_sss, pit
@@ -56,7 +53,7 @@ def test_shapes_that_do_not_fit_are_refused():
             Readings.fit(*bad)
 
 
-def test_the_file_brings_the_map_back_for_its_own_weights_only(tmp_path):
+def test_the_file_brings_the_map_back_for_its_own_weights_only(tmp_path, spoilt):
     embeddings, statistics, spaces = sample(0.1)
     readings, _, _ = Readings.fit(embeddings, statistics, spaces)
     file = tmp_path / "readings.safetensors"
@@ -64,15 +61,7 @@ def test_the_file_brings_the_map_back_for_its_own_weights_only(tmp_path):
     np.testing.assert_allclose(Readings.load(file, "abc")(embeddings), readings(embeddings), atol=5e-3)
     with pytest.raises(CheckpointError, match="expected def; make it again"):
         Readings.load(file, "def")
-    other = tmp_path / "other.safetensors"
-    save_file({"x": np.zeros(3)}, other)
-    broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(file.read_bytes()[:100])
-    foreign = tmp_path / "foreign.safetensors"
-    save_file(
-        {k: np.zeros(1) for k in vars(readings)}, foreign, {"kind": "else", "about": json.dumps({"weights": "x"})}
-    )
-    for bad in (tmp_path / "none", other, broken, foreign):
+    for bad in spoilt(file, {"weights": "x"}, vars(readings)):
         with pytest.raises(CheckpointError):
             Readings.load(bad, "abc")
 

@@ -1,7 +1,6 @@
 """Proxies read off structure: the perceptron, its file, and the encoder that ships."""
 
 import importlib
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 from scipy.stats import spearmanr
 
 from archgauge.datasets import nas_bench_201
@@ -91,21 +89,14 @@ def test_shapes_that_do_not_fit_are_refused():
             ProxyReadings.fit(*bad)
 
 
-def test_the_file_brings_the_perceptron_back_for_its_own_sources_only(fitted, tmp_path):
+def test_the_file_brings_the_perceptron_back_for_its_own_sources_only(fitted, tmp_path, spoilt):
     features = sample(3)[0]
     file = tmp_path / "readings.safetensors"
     fitted.save(file, {"sources": "abc"})
     np.testing.assert_allclose(ProxyReadings.load(file, "abc")(features), fitted(features), atol=1e-4)
     with pytest.raises(CheckpointError, match="expected def; make it again"):
         ProxyReadings.load(file, "def")
-    other = tmp_path / "other.safetensors"
-    save_file({"x": np.zeros(3)}, other)
-    broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(file.read_bytes()[:100])
-    foreign = tmp_path / "foreign.safetensors"
-    about = json.dumps({"sources": "abc"})
-    save_file({"centre": np.zeros(1), "scale": np.zeros(1)}, foreign, {"kind": "else", "about": about})
-    for bad in (tmp_path / "none", other, broken, foreign):
+    for bad in spoilt(file, {"sources": "abc"}, ("centre", "scale")):
         with pytest.raises(CheckpointError):
             ProxyReadings.load(bad, "abc")
 
